@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network
+
+import (
+	"net/netip"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/meta"
+)
+
+// Enter says whether the connection may reach the registry at all, before anyone asks who is calling. It is pure. A private
+// door enters its own registry and no other. On a public door publicNetworkAccess Disabled refuses everyone, whatever the
+// IP rules say; defaultAction Deny admits only the addresses of the rules. Errors: fault.FirewallDenied with the service's text.
+func Enter(row meta.RegistryRow, p *Peer) error {
+	if p == nil {
+		p = &Peer{}
+	}
+	switch p.Kind {
+	case Private:
+		if p.Registry != "" && p.Registry == row.Name {
+			return nil
+		}
+	case Public:
+		if row.PublicAccess && (!row.DefaultDeny || listed(row.IPRules, p.Addr.Addr())) {
+			return nil
+		}
+	}
+	return denied(p)
+}
+
+func denied(p *Peer) error {
+	ip := "unknown"
+	if p.Addr.IsValid() {
+		ip = p.Addr.Addr().Unmap().WithZone("").String()
+	}
+	return fault.New(fault.FirewallDenied,
+		"client with IP '%s' is not allowed access. Refer https://aka.ms/acr/firewall to grant access.", ip)
+}
+
+// listed compares as the address family of the client: a rule written in IPv4-mapped form means the IPv4 range.
+func listed(rules []netip.Prefix, addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	for _, rule := range rules {
+		if rule.Addr().Is4In6() && rule.Bits() >= 96 {
+			rule = netip.PrefixFrom(rule.Addr().Unmap(), rule.Bits()-96)
+		}
+		if rule.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}

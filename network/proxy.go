@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// tunnelsOpening bounds the connections that have not yet said where they want to go.
+const tunnelsOpening = 1024
+
+// tunnelListener accepts the connections of a CONNECT proxy and hands on those that asked for one of our own names. What
+// it hands on is the client's own socket, so that address and zone are those of the connection to the proxy.
+type tunnelListener struct {
+	d     *Door
+	ready chan *conn
+	slots chan struct{}
+
+	once sync.Once
+	done chan struct{}
+	err  error
+}
+
+func newTunnelListener(d *Door) *tunnelListener {
+	l := &tunnelListener{d: d, ready: make(chan *conn), slots: make(chan struct{}, tunnelsOpening), done: make(chan struct{})}
+	go l.accept()
+	return l
+}
+
+func (l *tunnelListener) accept() {
+	for {
+		socket, err := l.d.socket.AcceptTCP()
+		if err != nil {
+			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+				continue
+			}
+			if !closedSocket(err) {
+				l.d.o.Log.Warn("proxy: accept failed", "error", err)
+				select {
+				case <-time.After(50 * time.Millisecond): // out of file descriptors: give others time to close some
+					continue
+				case <-l.done:
+				}
+			}
+			l.stop(err)
+			return
+		}
+		select {
+		case l.slots <- struct{}{}:
+			go func() {
+				defer func() { <-l.slots }()
+				l.open(socket)
+			}()
+		default:
+			_ = socket.Close()
+		}
+	}
+}
+
+// open reads one CONNECT and answers it.
+func (l *tunnelListener) open(socket *net.TCPConn) {
+	_ = socket.SetDeadline(time.Now().Add(l.d.o.HeaderTimeout))
+	head := bufio.NewReader(io.LimitReader(socket, int64(l.d.o.MaxHeaderBytes)))
+	r, err := http.ReadRequest(head)
+	if err != nil {
+		refuse(socket, http.StatusBadRequest, "This is the CONNECT proxy of an Embargo installation. The request could not be read.")
+		return
+	}
+	switch {
+	case r.Method != http.MethodConnect:
+		refuse(socket, http.StatusForbidden, "This is the CONNECT proxy of an Embargo installation. It opens tunnels to the installation's own names and does nothing else.")
+		return
+	case r.ContentLength > 0 || len(r.TransferEncoding) > 0:
+		refuse(socket, http.StatusBadRequest, "A CONNECT request has no body.")
+		return
+	case !l.d.o.Connect(r.Host):
+		l.d.o.Log.Info("proxy: refused a tunnel", "host", clip(r.Host), "client", socket.RemoteAddr().String())
+		refuse(socket, http.StatusForbidden, fmt.Sprintf("This proxy tunnels only to the names of its own Embargo installation. %q is not one of them.", clip(r.Host)))
+		return
+	}
+	first, _ := head.Peek(head.Buffered())
+	if _, err := io.WriteString(socket, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
+		_ = socket.Close()
+		return
+	}
+	_ = socket.SetDeadline(time.Time{})
+	c := l.d.admit(socket, first)
+	select {
+	case l.ready <- c:
+	case <-l.done:
+		_ = c.Close()
+	}
+}
+
+// refuse answers and closes. It reads on for a moment, so that the close does not reset the answer away.
+func refuse(socket *net.TCPConn, status int, text string) {
+	defer func() { _ = socket.Close() }()
+	body := text + "\n"
+	if _, err := fmt.Fprintf(socket, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		status, http.StatusText(status), len(body), body); err != nil {
+		return
+	}
+	_ = socket.CloseWrite()
+	_ = socket.SetDeadline(time.Now().Add(time.Second))
+	_, _ = io.CopyN(io.Discard, socket, 256<<10)
+}
+
+func (l *tunnelListener) stop(err error) {
+	l.once.Do(func() { l.err = err; close(l.done) })
+}
+
+func (l *tunnelListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.ready:
+		return c, nil
+	case <-l.done:
+		return nil, l.err
+	}
+}
+
+func (l *tunnelListener) Close() error {
+	err := l.d.socket.Close()
+	l.stop(net.ErrClosed)
+	return err
+}
+
+func (l *tunnelListener) Addr() net.Addr { return l.d.socket.Addr() }
+
+// clip makes a client's text fit for a log line and an answer.
+func clip(s string) string {
+	if len(s) > 128 {
+		s = s[:128] + "…"
+	}
+	return strings.ToValidUTF8(s, "?")
+}
