@@ -33,6 +33,8 @@ const (
 	PostgreSQL Purpose = "postgresql"
 	// ResourceManager is the installation that the user of a client command named.
 	ResourceManager Purpose = "resource-manager"
+	// AdminSocket is the socket by which the commands of the same machine reach a running server.
+	AdminSocket Purpose = "admin-socket"
 )
 
 // Rule is where connections of one purpose may go.
@@ -110,6 +112,8 @@ type ClientOptions struct {
 	// ServerNames sends every connection for a host named here to the destination given instead ("host:port"); names and
 	// certificates are still those of the host. It stands in for name resolution where there is none.
 	ServerNames map[string]string
+	// Socket sends every connection to this Unix socket instead.
+	Socket string
 }
 
 // Client is an HTTP client for the purpose. It follows at most five redirects, and only to destinations of the same rule.
@@ -127,6 +131,9 @@ func (d *Dialer) Client(p Purpose, o ClientOptions) *http.Client {
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				if host, _, err := net.SplitHostPort(address); err == nil && o.ServerNames[host] != "" {
 					address = o.ServerNames[host]
+				}
+				if o.Socket != "" {
+					network, address = "unix", o.Socket
 				}
 				return connect(ctx, network, address)
 			},
