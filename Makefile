@@ -1,0 +1,48 @@
+# The two commands of a newcomer are `make run` and `make test`; `make help` lists the rest.
+SHELL := /bin/bash
+GO ?= go
+BIN := bin/embargo
+UNIT = $(shell $(GO) list ./... | grep -v '/test/')
+STATICCHECK := .tools/bin/staticcheck
+
+.PHONY: help run build check test test-long demo bench mutate-routes fuzz tools
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+run: build ## build and start a registry on ./embargo-data (README's first command)
+	exec ./$(BIN) serve
+
+build: ## build bin/embargo
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/embargo
+
+check: $(STATICCHECK) ## format, vet, staticcheck, import rules, unit tests: under two minutes
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: $$(gofmt -l $$(git ls-files '*.go'))"; exit 1; }
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+	$(GO) test ./test/rules
+	scripts/with-postgres $(GO) test -short $(UNIT)
+
+test: ## everything a change must pass; installs what the tests need (README's second command)
+	scripts/test
+
+test-long: build ## by hand: longer crash loops, fuzzing and the like
+	scripts/install-test-tools
+	EMBARGO_CRASH_KILLS=2000 scripts/with-postgres $(GO) test -timeout 120m ./test/crash
+	$(MAKE) fuzz FUZZTIME=5m
+
+demo: build ## the mission's story on a fresh instance, every command printed
+	scripts/demo
+
+bench: ## Go benchmarks; figures are in docs/performance.md
+	$(GO) test -run '^$$' -bench . -benchmem -count 5 ./test/bench
+
+mutate-routes: ## force each route's rule open and see its named test fail
+	scripts/with-postgres $(GO) run ./test/mutate
+
+FUZZTIME ?= 3s
+fuzz: ## each fuzz target for FUZZTIME
+	scripts/fuzz $(FUZZTIME)
+
+$(STATICCHECK):
+	GOBIN=$(CURDIR)/.tools/bin $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2

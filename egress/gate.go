@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package egress is the gate: the one place that decides whether bytes may leave a registry, and the only maker of Grants.
+//
+// The order is: decide, record, release. Decide reads the registry's own row in the caller's transaction (nobody hands the
+// gate a policy); Release makes the decision durable in the audit and only then gives a Grant; blob opens nothing without
+// one. Any failure on the way is a refusal. A policy change calls Fence after its commit and before its answer: when Fence
+// returns, no reader that the new policy refuses hands another byte to the kernel, and its unsent bytes are discarded.
+//
+// The gate knows neither protocol: faults carry what both need.
+package egress
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/network"
+)
+
+// grantLife is how long a Grant may wait to be opened.
+const grantLife = time.Minute
+
+// Options configure a Gate.
+type Options struct {
+	DB    *meta.DB
+	Audit *audit.Log
+	// Clock is the time of grants; nil is time.Now.
+	Clock func() time.Time
+	// Log gets what a fence cut; nil discards.
+	Log *slog.Logger
+}
+
+// Ask is a wish to let content out.
+type Ask struct {
+	Route Route
+	// Registry is the identity of the registry whose content it is.
+	Registry   string
+	Repository name.Repository
+	Reference  string
+	Digest     name.Digest
+	MediaType  string
+	Size       int64
+	Caller     identity.Caller
+	// Peer is the connection that the bytes would leave on; nil for what stays inside the installation.
+	Peer *network.Peer
+	// To is the identity of the receiving registry (Import).
+	To          string
+	Correlation string
+	UserAgent   string
+}
+
+// Gate decides. It is safe for concurrent use.
+type Gate struct {
+	db    *meta.DB
+	audit *audit.Log
+	clock func() time.Time
+	log   *slog.Logger
+	// shared holds decisions that are on record, so that the ranges of one blob on one connection need one record.
+	shared *lru.Cache[shareKey, string]
+
+	mu    sync.Mutex
+	wards map[string]*ward
+}
+
+// ward is what the gate knows of one registry in this process.
+type ward struct {
+	mu    sync.Mutex
+	idle  *sync.Cond
+	epoch int64
+	flows map[*Flow]struct{}
+	// peers are the live connections that content of the registry has left on, with what was last asked there.
+	peers   map[*network.Peer]Ask
+	sweepAt int
+}
+
+// New makes a gate.
+func New(o Options) (*Gate, error) {
+	if o.DB == nil || o.Audit == nil {
+		return nil, errors.New("egress: a gate needs a database and an audit log")
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	shared, err := lru.New[shareKey, string](1 << 16)
+	if err != nil {
+		return nil, err
+	}
+	return &Gate{db: o.DB, audit: o.Audit, clock: o.Clock, log: o.Log, shared: shared, wards: map[string]*ward{}}, nil
+}
+
+// Decision is a wish that the gate has found allowed, not yet on record. Only Release makes a Grant of it.
+type Decision struct {
+	ask   Ask
+	row   meta.RegistryRow
+	valid bool
+}
+
+// shareKey is what one decision on record covers.
+type shareKey struct {
+	registry, repository, digest, caller, credential, peer string
+	epoch                                                  int64
+}
+
+// Decide judges a wish by the registry's row as tx sees it. A refusal is recorded and comes back as a fault: FirewallDenied,
+// ExportsDisabled, Denied, or NameUnknown when the registry is gone.
+func (g *Gate) Decide(tx *meta.Tx, a Ask) (Decision, error) {
+	row, err := tx.RegistryByID(a.Registry)
+	if errors.Is(err, meta.ErrNotFound) {
+		return Decision{}, fault.New(fault.NameUnknown, "The registry does not exist any more.").Because(err)
+	}
+	if err != nil {
+		return Decision{}, err
+	}
+	if err := judge(tx, row, a); err != nil {
+		g.audit.Note(g.record(row, a, audit.Refused, err))
+		return Decision{}, err
+	}
+	return Decision{ask: a, row: row, valid: true}, nil
+}
+
+// Release records a decision durably and then gives the Grant. The ranges of one blob that one caller reads on one connection
+// under one epoch share a record.
+func (g *Gate) Release(ctx context.Context, d Decision) (Grant, error) {
+	if !d.valid {
+		return Grant{}, fault.New(fault.Denied, "Nothing was decided, so nothing is released.")
+	}
+	key, shareable := d.share()
+	id, known := "", false
+	if shareable {
+		id, known = g.shared.Get(key)
+	}
+	if !known {
+		id = newID()
+		r := g.record(d.row, d.ask, audit.Allowed, nil)
+		r.Decision = id
+		if err := g.audit.Decide(ctx, r); err != nil {
+			return Grant{}, fault.New(fault.Unavailable, "The release could not be recorded, so it is refused.").Because(err)
+		}
+		if shareable {
+			g.shared.Add(key, id)
+		}
+	}
+	return Grant{&grant{gate: g, ask: d.ask, epoch: d.row.Epoch, decision: id, expires: g.clock().Add(grantLife), row: d.row}}, nil
+}
+
+// Record writes an allowed decision within tx, for content that stays inside the installation (an import that links): the
+// record and the links commit together.
+func (g *Gate) Record(tx *meta.Tx, d Decision) error {
+	if !d.valid {
+		return fault.New(fault.Denied, "Nothing was decided, so nothing is recorded.")
+	}
+	r := g.record(d.row, d.ask, audit.Allowed, nil)
+	r.Decision = newID()
+	return g.audit.Append(tx, r)
+}
+
+// Look records a request that releases no content (HEAD, lists): recorded soon, not waited for.
+func (g *Gate) Look(d Decision) {
+	if d.valid {
+		g.audit.Note(g.record(d.row, d.ask, audit.Allowed, nil))
+	}
+}
+
+// share is the key under which d's record may serve again; only a pull on a live connection has one.
+func (d Decision) share() (shareKey, bool) {
+	a := d.ask
+	if a.Peer == nil || a.Digest == "" || a.Route != Pull {
+		return shareKey{}, false
+	}
+	return shareKey{a.Registry, string(a.Repository), string(a.Digest), a.Caller.ID, a.Caller.Credential, a.Peer.ID, d.row.Epoch}, true
+}
+
+func (g *Gate) record(row meta.RegistryRow, a Ask, outcome audit.Outcome, refusal error) audit.Record {
+	r := audit.Record{
+		Kind: audit.Decision, Action: action(a.Route), Outcome: outcome,
+		Resource: row.ResourceID, Registry: row.ID, LoginServer: row.LoginServer, Epoch: row.Epoch,
+		Route: string(a.Route), Repository: string(a.Repository), Reference: a.Reference, Digest: string(a.Digest),
+		MediaType: a.MediaType, Bytes: a.Size, Correlation: a.Correlation,
+		Caller: audit.Caller{ID: a.Caller.ID, Name: a.Caller.Name, Type: string(a.Caller.Type), Credential: a.Caller.Credential, Tenant: a.Caller.Tenant},
+		Source: audit.Source{UserAgent: a.UserAgent},
+	}
+	if a.Peer != nil {
+		r.Source.Address, r.Source.Zone = a.Peer.Addr.String(), a.Peer.Zone.String()
+	}
+	if refusal != nil {
+		f := fault.From(refusal)
+		r.Rule, r.Reason = ruleOf(f), f.Message
+	}
+	return r
+}
+
+// action is the ARM action that a route's record carries.
+func action(r Route) string {
+	switch r {
+	case Import:
+		return "Microsoft.ContainerRegistry/registries/importImage/action"
+	case ExportPipeline:
+		return "Microsoft.ContainerRegistry/registries/exportPipelines/write"
+	}
+	return "Microsoft.ContainerRegistry/registries/pull/read"
+}
+
+func ruleOf(f *fault.Fault) string {
+	switch f.Kind {
+	case fault.FirewallDenied:
+		return "publicNetworkAccess"
+	case fault.ExportsDisabled:
+		return "exportPolicy"
+	}
+	return f.Kind.ARM()
+}
+
+func newID() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails, by its contract
+	return hex.EncodeToString(b[:])
+}
+
+func (g *Gate) ward(registry string) *ward {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w, ok := g.wards[registry]
+	if !ok {
+		w = &ward{flows: map[*Flow]struct{}{}, peers: map[*network.Peer]Ask{}}
+		w.idle = sync.NewCond(&w.mu)
+		g.wards[registry] = w
+	}
+	return w
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package egress
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/network"
+)
+
+// fenceWait is how long a fence waits for a reader within its window before it resets the reader's connection.
+const fenceWait = 2 * time.Second
+
+// Grant permits the reading of one digest of one registry for one caller by one route, under one policy epoch, for a minute.
+// Only the gate makes one that opens anything: the zero Grant opens nothing.
+type Grant struct{ g *grant }
+
+type grant struct {
+	gate     *Gate
+	ask      Ask
+	row      meta.RegistryRow
+	epoch    int64
+	decision string
+	expires  time.Time
+}
+
+// Flow is one reading under way. A reader calls Begin before each window of bytes and End after it.
+type Flow struct {
+	g    *grant
+	ward *ward
+	// The ward's lock guards epoch, busy and refused.
+	epoch   int64
+	busy    bool
+	refused error
+
+	sent atomic.Int64
+}
+
+// Open begins a reading of the content d. It refuses the zero Grant, another digest than the granted one, an expired Grant, and one
+// whose registry has since changed its policy so that the wish would now be refused. It is for the package blob alone.
+func (gr Grant) Open(ctx context.Context, d name.Digest) (*Flow, error) {
+	g := gr.g
+	switch {
+	case g == nil:
+		return nil, fault.New(fault.Denied, "No grant was given, so nothing is read.")
+	case d == "" || d != g.ask.Digest:
+		return nil, fault.New(fault.Denied, "The grant is for other content than was asked.")
+	case g.gate.clock().After(g.expires):
+		return nil, fault.New(fault.Denied, "The grant has expired. Ask again.")
+	}
+	w := g.gate.ward(g.ask.Registry)
+	f := &Flow{g: g, ward: w, epoch: g.epoch}
+	w.mu.Lock()
+	w.flows[f] = struct{}{}
+	if p := g.ask.Peer; p != nil {
+		w.remember(p, g.ask)
+	}
+	w.mu.Unlock()
+	if err := f.Begin(ctx); err != nil {
+		f.Close(false)
+		return nil, err
+	}
+	f.End(0)
+	return f, nil
+}
+
+// Begin asks whether the next window of bytes may be handed on. After an error nothing more may be.
+func (f *Flow) Begin(ctx context.Context) error {
+	w := f.ward
+	for {
+		w.mu.Lock()
+		if f.refused != nil {
+			w.mu.Unlock()
+			return f.refused
+		}
+		if f.epoch >= w.epoch {
+			f.busy = true
+			w.mu.Unlock()
+			return nil
+		}
+		w.mu.Unlock()
+		if err := f.again(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// again judges the flow's wish anew because the registry's epoch has moved on.
+func (f *Flow) again(ctx context.Context) error {
+	g := f.g
+	var row meta.RegistryRow
+	err := g.gate.db.Read(ctx, func(tx *meta.Tx) error {
+		d, err := g.gate.Decide(tx, g.ask)
+		row = d.row
+		return err
+	})
+	f.ward.mu.Lock()
+	defer f.ward.mu.Unlock()
+	if err != nil {
+		f.refused = err
+		return err
+	}
+	f.epoch = row.Epoch
+	return nil
+}
+
+// End says that the window is over and that n of its bytes were handed to the kernel.
+func (f *Flow) End(n int64) {
+	f.sent.Add(n)
+	f.ward.mu.Lock()
+	f.busy = false
+	f.ward.idle.Broadcast()
+	f.ward.mu.Unlock()
+}
+
+// Close ends the reading and records the bytes really sent, and whether they were all that was asked.
+func (f *Flow) Close(complete bool) {
+	f.ward.mu.Lock()
+	_, open := f.ward.flows[f]
+	delete(f.ward.flows, f)
+	f.busy = false
+	f.ward.idle.Broadcast()
+	refused := f.refused
+	f.ward.mu.Unlock()
+	if !open {
+		return
+	}
+	outcome := audit.Completed
+	if !complete {
+		outcome = audit.Aborted
+	}
+	r := f.g.gate.record(f.g.row, f.g.ask, outcome, refused)
+	r.Decision, r.Bytes = f.g.decision, f.sent.Load()
+	f.g.gate.audit.Note(r)
+}
+
+// remember notes a connection that content leaves on. The caller holds the lock. Closed connections are swept out as the map grows,
+// so it stays within twice the live ones.
+func (w *ward) remember(p *network.Peer, a Ask) {
+	if len(w.peers) >= w.sweepAt {
+		for old := range w.peers {
+			select {
+			case <-old.Gone():
+				delete(w.peers, old)
+			default:
+			}
+		}
+		w.sweepAt = 2*len(w.peers) + 64
+	}
+	w.peers[p] = a
+}
+
+// Fence makes a committed policy change hold for what is under way. It is called after the commit, outside any transaction, and
+// before the change is answered. When it returns, every reading of the registry that the policy now refuses has stopped, its
+// connection is reset and the bytes that the kernel had not yet sent are discarded; what is still allowed goes on.
+// An error means that the new policy could not be read: all readings of the registry were stopped.
+func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
+	// The change is committed: a client that hangs up must not leave it half in force.
+	ctx = context.WithoutCancel(ctx)
+	w := g.ward(registry)
+	w.mu.Lock()
+	if epoch > w.epoch {
+		w.epoch = epoch
+	}
+	asks := make(map[*network.Peer]Ask, len(w.peers))
+	for p, a := range w.peers {
+		asks[p] = a
+	}
+	flows := make([]*Flow, 0, len(w.flows))
+	for f := range w.flows {
+		flows = append(flows, f)
+	}
+	w.mu.Unlock()
+
+	verdicts := map[*Flow]error{}
+	cut := map[*network.Peer]error{}
+	err := g.db.Read(ctx, func(tx *meta.Tx) error {
+		clear(verdicts)
+		clear(cut)
+		row, err := tx.RegistryByID(registry)
+		if err != nil {
+			return err
+		}
+		for _, f := range flows {
+			verdicts[f] = judge(tx, row, f.g.ask)
+		}
+		for p, a := range asks {
+			if err := judge(tx, row, a); err != nil {
+				cut[p] = err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		// Fail closed: what can't be judged is stopped. A deleted registry comes this way too.
+		gone := fault.New(fault.Denied, "The registry's policy can't be read any more, so its readings are stopped.").Because(err)
+		for _, f := range flows {
+			verdicts[f] = gone
+		}
+		for p := range asks {
+			cut[p] = gone
+		}
+	}
+	g.stop(w, epoch, verdicts, cut)
+	return g.settle(w, verdicts)
+}
+
+// stop marks each flow with its verdict and resets the connections that are refused.
+func (g *Gate) stop(w *ward, epoch int64, verdicts map[*Flow]error, cut map[*network.Peer]error) {
+	w.mu.Lock()
+	for f, verdict := range verdicts {
+		if verdict != nil {
+			f.refused = verdict
+			if f.g.ask.Peer != nil {
+				cut[f.g.ask.Peer] = verdict
+			}
+		} else if f.epoch < epoch {
+			f.epoch = epoch
+		}
+	}
+	w.mu.Unlock()
+	for p, why := range cut {
+		g.log.Info("connection reset by a policy change", "peer", p.Addr.String(), "zone", p.Zone.String(), "why", why.Error())
+		p.Reset()
+	}
+}
+
+// settle waits until no refused flow is within a window. The reset makes each window fail at once; should one be stuck all the
+// same, the change is not answered as done.
+func (g *Gate) settle(w *ward, verdicts map[*Flow]error) error {
+	late := false
+	timer := time.AfterFunc(fenceWait, func() {
+		w.mu.Lock()
+		late = true
+		w.idle.Broadcast()
+		w.mu.Unlock()
+	})
+	defer timer.Stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		stuck := 0
+		for f, verdict := range verdicts {
+			if verdict != nil && f.busy {
+				stuck++
+			}
+		}
+		if stuck == 0 {
+			return nil
+		}
+		if late {
+			return fault.New(fault.Unavailable, "The change is committed, but %d readings did not stop within %v; their connections are reset.", stuck, fenceWait).
+				Because(fmt.Errorf("egress: %d flows still within a window", stuck))
+		}
+		w.idle.Wait()
+	}
+}

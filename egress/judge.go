@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package egress
+
+import (
+	"errors"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/network"
+)
+
+// judge is the rule of each route that the gate itself decides. An unknown route is refused.
+func judge(tx *meta.Tx, row meta.RegistryRow, a Ask) error {
+	switch a.Route {
+	case Pull:
+		return judgePull(row, a)
+	case Import:
+		return judgeImport(tx, row, a)
+	}
+	return fault.New(fault.Denied, "The route %s is not open: the gate knows no rule by which it could be.", a.Route)
+}
+
+// judgePull: R1 and R2. Content leaves only on a connection that may reach the registry now.
+func judgePull(row meta.RegistryRow, a Ask) error {
+	if a.Peer == nil {
+		return fault.New(fault.Denied, "A pull without a connection has no network to be judged by, so it is refused.")
+	}
+	return network.Enter(row, a.Peer)
+}
+
+// judgeImport: R4 and R21. The source decides, by the identity of both sides and never by their names.
+func judgeImport(tx *meta.Tx, source meta.RegistryRow, a Ask) error {
+	if a.To == source.ID {
+		return nil
+	}
+	if !source.Exports {
+		return fault.New(fault.ExportsDisabled,
+			"Importing from the registry '%s' is not supported because it has exports disabled (policies.exportPolicy.status of %s). "+
+				"To allow it, an administrator of that registry sets properties.policies.exportPolicy.status to 'enabled'.",
+			source.Name, source.ResourceID).At(source.ResourceID)
+	}
+	target, err := tx.RegistryByID(a.To)
+	if errors.Is(err, meta.ErrNotFound) {
+		return fault.New(fault.Denied, "The registry that the content would go to does not exist any more.").Because(err)
+	}
+	if err != nil {
+		return err
+	}
+	restricted := func(r meta.RegistryRow) bool { return !r.PublicAccess || r.DefaultDeny }
+	if restricted(source) || restricted(target) {
+		for _, r := range []meta.RegistryRow{source, target} {
+			if restricted(r) && !r.BypassAzureServices {
+				return fault.New(fault.FirewallDenied,
+					"Import between '%s' and '%s' is refused by the network rules of '%s' (%s): its public network access is restricted and networkRuleBypassOptions is 'None'. "+
+						"Set properties.networkRuleBypassOptions to 'AzureServices' there to allow import.",
+					source.Name, target.Name, r.Name, r.ResourceID).At(r.ResourceID)
+			}
+		}
+	}
+	return nil
+}
