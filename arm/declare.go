@@ -116,12 +116,12 @@ type Type[D any] struct {
 	Verbs   Verbs
 
 	Names      Names
-	GlobalName bool        // the name is unique across the installation, over all subscriptions
-	TakenFault fault.Kind  // what a taken global name answers; zero is Conflict
-	TakenText  string      // its message; %s is the name
-	Answers    Answers     // statuses that differ from 201 (created), 200 (updated), 200 (deleted), 204 (absent)
+	GlobalName bool                                  // the name is unique across the installation, over all subscriptions
+	TakenFault fault.Kind                            // what a taken global name answers; zero is Conflict
+	TakenText  string                                // its message; %s is the name
+	Answers    Answers                               // statuses that differ from 201 (created), 200 (updated), 200 (deleted), 204 (absent)
 	NotFound   func(id name.ResourceID) *fault.Fault // the 404 of a missing resource; nil: ARM's ResourceNotFound
-	Capability string      // capabilities in the provider's list, such as "CrossResourceGroupResourceMove, SupportsTags"; "" derives it
+	Capability string                                // capabilities in the provider's list, such as "CrossResourceGroupResourceMove, SupportsTags"; "" derives it
 
 	// Admit judges the final state of a change. It is pure: it reads w and c and nothing else. Was is nil on create, Want on delete.
 	Admit func(w World, c Change[D]) []*fault.Fault
