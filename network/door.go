@@ -200,7 +200,13 @@ func (l directListener) Accept() (net.Conn, error) {
 	return l.d.admit(socket, nil), nil
 }
 
-func (l directListener) Close() error   { return l.d.socket.Close() }
+func (l directListener) Close() error {
+	if err := l.d.socket.Close(); err != nil && !closedSocket(err) {
+		return err
+	}
+	return nil
+}
+
 func (l directListener) Addr() net.Addr { return l.d.socket.Addr() }
 
 // key is a remote address made unique per connection.

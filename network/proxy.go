@@ -126,9 +126,8 @@ func (l *tunnelListener) Accept() (net.Conn, error) {
 }
 
 func (l *tunnelListener) Close() error {
-	err := l.d.socket.Close()
 	l.stop(net.ErrClosed)
-	return err
+	return directListener{l.d}.Close()
 }
 
 func (l *tunnelListener) Addr() net.Addr { return l.d.socket.Addr() }

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/meta"
+)
+
+func TestEnter(t *testing.T) {
+	rules := func(s ...string) (out []netip.Prefix) {
+		for _, r := range s {
+			out = append(out, netip.MustParsePrefix(r))
+		}
+		return out
+	}
+	open := meta.RegistryRow{Name: "mine", PublicAccess: true}
+	closed := meta.RegistryRow{Name: "mine", IPRules: rules("203.0.113.0/24")}
+	deny := meta.RegistryRow{Name: "mine", PublicAccess: true, DefaultDeny: true, IPRules: rules("203.0.113.0/24", "2001:db8::/32", "::ffff:198.51.100.0/120")}
+	public := Zone{Kind: Public, Door: "public"}
+	for _, c := range []struct {
+		name  string
+		row   meta.RegistryRow
+		zone  Zone
+		addr  string
+		enter bool
+	}{
+		{"open registry", open, public, "192.0.2.1:1", true},
+		{"closed registry", closed, public, "192.0.2.1:1", false},
+		{"closed registry, address in a rule", closed, public, "203.0.113.7:1", false},
+		{"deny, address in a rule", deny, public, "203.0.113.7:1", true},
+		{"deny, mapped address in a rule", deny, public, "[::ffff:203.0.113.7]:1", true},
+		{"deny, address in a mapped rule", deny, public, "198.51.100.9:1", true},
+		{"deny, IPv6 address in a rule", deny, public, "[2001:db8::5]:1", true},
+		{"deny, address outside", deny, public, "203.0.114.1:1", false},
+		{"deny, IPv6 outside", deny, public, "[2001:db9::5]:1", false},
+		{"allow by default ignores rules", meta.RegistryRow{Name: "mine", PublicAccess: true, IPRules: rules("203.0.113.0/24")}, public, "192.0.2.1:1", true},
+		{"private door of the registry, closed", closed, Zone{Kind: Private, Registry: "mine"}, "10.0.0.1:1", true},
+		{"private door of the registry, deny", deny, Zone{Kind: Private, Registry: "mine"}, "10.0.0.1:1", true},
+		{"private door of another", open, Zone{Kind: Private, Registry: "other"}, "10.0.0.1:1", false},
+		{"private door of none, nameless row", meta.RegistryRow{PublicAccess: true}, Zone{Kind: Private}, "10.0.0.1:1", false},
+		{"no zone", open, Zone{}, "10.0.0.1:1", false},
+	} {
+		err := Enter(c.row, &Peer{Zone: c.zone, Addr: netip.MustParseAddrPort(c.addr)})
+		if (err == nil) != c.enter {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if err != nil && !fault.Is(err, fault.FirewallDenied) {
+			t.Errorf("%s: not a firewall fault: %v", c.name, err)
+		}
+	}
+	if err := Enter(open, nil); !fault.Is(err, fault.FirewallDenied) {
+		t.Errorf("no peer at all: %v", err)
+	}
+	err := Enter(closed, &Peer{Zone: public, Addr: netip.MustParseAddrPort("[::ffff:203.0.113.7]:1")})
+	want := "client with IP '203.0.113.7' is not allowed access. Refer https://aka.ms/acr/firewall to grant access."
+	if got := fault.From(err).Message; got != want || strings.Contains(got, "ffff") {
+		t.Errorf("the text is %q", got)
+	}
+}
