@@ -32,13 +32,13 @@ type Namespace struct {
 	Routes   []Route    // paths that follow no resource scheme (rare)
 }
 
-// Versions says which api-versions a namespace serves. Either List or Since is set.
+// Versions says which api-versions a namespace serves: those of a List, each in its shape, or all Since a first one.
 type Versions struct {
 	// List holds every known version, GA and preview, in any order. Each has its own shape, given by the `api` tags of the types.
 	List []string
 	// Newer also serves well-formed versions newer than the newest of their lane, in the newest shape.
 	Newer bool
-	// Since serves, in one shape, any well-formed version whose date is not older than this one's.
+	// Since serves, in one shape, any well-formed version whose date is not older than this one's. List is then what is advertised.
 	Since string
 }
 
@@ -126,9 +126,11 @@ type Type[D any] struct {
 	// Admit judges the final state of a change. It is pure: it reads w and c and nothing else. Was is nil on create, Want on delete.
 	Admit func(w World, c Change[D]) []*fault.Fault
 	// Apply makes the change's effects in the transaction, before the document is stored. It may fill read-only members of
-	// c.Want, which are stored with it. On delete (Want nil) of a resource whose Apply calls tx.Operate, the resource stays, in the
-	// state Deleting, until its job calls Tx.Remove.
+	// c.Want, which are stored with it. On delete (Want nil) the children are gone already.
 	Apply func(tx *Tx, c Change[D]) error
+	// DeleteJob makes DELETE long-running: the resource stays, in the state Deleting, and this job is enqueued, which ends by
+	// Tx.Remove. Admit is asked at once, Apply runs in Remove.
+	DeleteJob func(c Change[D]) job.Spec
 	// View completes an answer: it fills members that are made from other state. d is a copy.
 	View func(v View, d *D)
 	// Rows replaces the engine's own storage of the type, for types whose rows another package owns.
@@ -148,6 +150,7 @@ type Names struct {
 // Answers are a type's own statuses; zero means the usual one.
 type Answers struct {
 	Created, Updated, Deleted int
+	Absent                    int  // DELETE of what is not there: 204, or 404 with NotFound's fault
 	DeletedBody               bool // DELETE answers with the resource that was deleted
 }
 
@@ -183,6 +186,7 @@ type Request struct {
 	Now        time.Time // the transaction's instant, UTC
 	RequestID  string    // x-ms-correlation-request-id: also the audit record's correlation
 	Query      url.Values
+	Sub        string // the segment that an action named "word/{name}" was called with
 
 	sent map[string]bool
 }
@@ -216,7 +220,7 @@ const (
 
 // Action declares a POST (or GET) that is no plain read or write. Make its body with Do or Begin.
 type Action struct {
-	Name    string // listCredentials
+	Name    string // listCredentials; "word/{name}" of a GET takes one more segment, which is Request.Sub
 	Method  string // POST when ""
 	At      Level
 	API     string // grammar of the `api` tag
@@ -224,7 +228,7 @@ type Action struct {
 	Display string // for /operations
 	Reads   bool   // it changes nothing: it runs on a read transaction and is not recorded as a change
 
-	body actionBody
+	body *actionBody
 }
 
 // Call is an action's request. Body has been read under the rules of D's tags (required, enum, default, api …).
@@ -276,6 +280,8 @@ type RouteCall struct {
 	Body   []byte            // strict JSON (checked: no duplicate members, bounded depth), nil when none was sent
 	Base   string            // scheme and authority to build absolute URLs from
 	Request
+
+	rq *request
 }
 
 // Answer is a Route's answer: Status 0 is 200; Body is marshalled as JSON, nil is no body.

@@ -22,7 +22,7 @@ type Tx struct {
 	after   []func(context.Context) error
 	remarks []string
 	operate *job.Spec
-	depth   int
+	rq      *request // the exchange, nil in a job
 }
 
 // Meta is the database transaction itself.
@@ -41,15 +41,20 @@ func (tx *Tx) Put(id name.ResourceID, doc any) error { return tx.e.putInside(tx,
 // Delete deletes another type's resource and its children through the engine, their Admit and Apply included. What is absent is no error.
 func (tx *Tx) Delete(id name.ResourceID) error { return tx.e.deleteInside(tx, id) }
 
-// Remove takes a resource and what is left below it out of storage, at the end of a long-running delete: children's Apply run, the
-// resource's own does not run again.
+// Remove takes a resource and what is left below it out of storage, at the end of a DeleteJob: the Apply of its children run, then its own.
 func (tx *Tx) Remove(id name.ResourceID) error { return tx.e.removeInside(tx, id) }
 
 // Enqueue adds a job to the transaction. An empty Caller or Correlation is the request's.
 func (tx *Tx) Enqueue(spec job.Spec) (string, error) { return job.Enqueue(tx.m, tx.fill(spec)) }
 
-// Operate makes the request long-running: its job is enqueued at the end of the transaction, PUT and PATCH answer with
-// Azure-AsyncOperation, DELETE with 202 and Location. Only an Apply hook may call it, once.
+// SetState records what a resource is going through ("Deleting", "Failed"); "" is Succeeded. It shows as provisioningState.
+func (tx *Tx) SetState(id name.ResourceID, state string) error { return tx.e.setState(tx.m, id, state) }
+
+// NameTaken reports whether a GlobalName type's name is in use anywhere in the installation.
+func (tx *Tx) NameTaken(typ, name string) (bool, error) { return nameTaken(tx.m, typ, name) }
+
+// Operate makes a PUT or PATCH long-running: its job is enqueued at the end of the transaction, and the answer carries
+// Azure-AsyncOperation. Only an Apply hook may call it, once.
 func (tx *Tx) Operate(spec job.Spec) { tx.operate = &spec }
 
 // AfterCommit registers work that must finish after the commit and before the answer is sent, such as a fence. Its failure is

@@ -1,0 +1,515 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package arm
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"sort"
+	"strings"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/job"
+	"github.com/embargo-registry/embargo/name"
+)
+
+// write serves PUT and PATCH. The order is that of every write: parse, version, Can, locks, policy, merge, Admit, Apply, and one
+// transaction holds it all from Can on.
+func (rq *request) write(r *resource, id name.ResourceID, shape shape, patch bool) error {
+	tree, err := rq.bodyTree(true)
+	if err != nil {
+		return err
+	}
+	if tree == nil {
+		return invalidContent("", "the content must be an object and is null")
+	}
+	var answer reply
+	rq.action = r.name + "/write"
+	err = rq.inTx(true, func(tx *Tx) error {
+		rq.provider = false
+		w := writing{tx: tx, r: r, id: id, shape: shape, patch: patch, tree: tree}
+		if err := tx.Must(rq.action, id); err != nil {
+			return err
+		}
+		if err := rq.place(&w); err != nil {
+			return err
+		}
+		rq.provider = true
+		if err := w.perform(); err != nil {
+			return err
+		}
+		answer, err = rq.written(&w)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return rq.send(answer)
+}
+
+// writing is one PUT or PATCH on its way through the engine.
+type writing struct {
+	tx     *Tx
+	r      *resource
+	id     name.ResourceID // canonical once place has run
+	shape  shape
+	patch  bool
+	inside bool
+	tree   map[string]any
+
+	was  *stored // nil on create
+	want *stored
+	sent map[string]bool
+}
+
+// place finds where the write goes: it locks the root, reads what is stored, and makes the id canonical.
+func (rq *request) place(w *writing) error {
+	scope, err := rq.scopeOf(w.tx, w.id)
+	if err != nil {
+		return err
+	}
+	if err := w.tx.e.place(w); err != nil {
+		return err
+	}
+	if w.was != nil {
+		return nil
+	}
+	if w.patch {
+		return rq.missing(w.r, w.id)
+	}
+	if scope != nil && scope.state == stateDeleting {
+		return fault.New(fault.ResourceGroupBeingDeleted, "The resource group '%s' is in deprovisioning state and cannot perform this operation.", scope.id.Name())
+	}
+	return nil
+}
+
+const stateDeleting = "Deleting"
+
+// scopeOf checks that the subscription and the group of an id exist, and gives the group's row, nil outside groups.
+func (rq *request) scopeOf(tx *Tx, id name.ResourceID) (*stored, error) {
+	if err := rq.subscription(tx, id); err != nil {
+		return nil, err
+	}
+	if id.ResourceGroup() == "" || !id.IsResource() {
+		return nil, nil
+	}
+	group, err := tx.e.group(tx, id)
+	if errors.Is(err, errAbsent) {
+		return nil, fault.New(fault.ResourceGroupNotFound, "Resource group '%s' could not be found.", id.ResourceGroup())
+	}
+	return group, err
+}
+
+// group is the row of an id's resource group; errAbsent when it is not there.
+func (e *Engine) group(tx *Tx, id name.ResourceID) (*stored, error) {
+	r := e.types[strings.ToLower(groupType)]
+	if r == nil {
+		return nil, nil // an engine without resource groups (none in production) takes any
+	}
+	return e.load(tx, r, name.Group(id.Subscription(), id.ResourceGroup()))
+}
+
+// place locks, loads and canonicalises.
+func (e *Engine) place(w *writing) error {
+	if err := e.lock(w.tx, w.id); err != nil {
+		return err
+	}
+	was, err := e.load(w.tx, w.r, w.id)
+	switch {
+	case err == nil:
+		w.was, w.id = was, was.id
+		return nil
+	case !errors.Is(err, errAbsent):
+		return err
+	}
+	w.id, err = e.canonical(w.tx, w.r, w.id)
+	return err
+}
+
+// canonical gives the id of a resource that is being created: declared casing of the type, stored casing of what it stands in.
+func (e *Engine) canonical(tx *Tx, r *resource, id name.ResourceID) (name.ResourceID, error) {
+	if !id.IsResource() {
+		return name.Group(strings.ToLower(id.Subscription()), id.ResourceGroup()), nil
+	}
+	last := r.segments[len(r.segments)-1]
+	if len(r.segments) > 1 {
+		parent, err := e.load(tx, e.types[strings.ToLower(r.parentType())], id.Parent())
+		if errors.Is(err, errAbsent) {
+			return id, fault.New(fault.ParentResourceNotFound,
+				"Failed to perform 'write' on resource(s) of type '%s', because the parent resource '%s' could not be found.", r.path(), id.Parent())
+		}
+		if err != nil {
+			return id, err
+		}
+		return parent.id.Child(last, id.Name()), nil
+	}
+	scope := id.Scope()
+	if owner := e.types[strings.ToLower(scope.Type())]; owner != nil {
+		there, err := e.load(tx, owner, scope)
+		if errors.Is(err, errAbsent) {
+			return id, fault.New(fault.ResourceNotFound, "The resource '%s' could not be found.", scope)
+		}
+		if err != nil {
+			return id, err
+		}
+		scope = there.id
+	} else if scope.Subscription() != "" && !scope.IsResource() && scope.ResourceGroup() == "" {
+		scope = name.Subscription(strings.ToLower(scope.Subscription()))
+	}
+	return scope.In(r.namespace, last, id.Name()), nil
+}
+
+// perform merges, judges, applies and stores. Everything before it has been checked: the caller may, the place exists.
+func (w *writing) perform() error {
+	e := w.tx.e
+	if w.was != nil && w.was.state == stateDeleting {
+		return fault.New(fault.Conflict, "The resource '%s' is being deleted.", w.id)
+	}
+	if err := e.locks(w); err != nil {
+		return err
+	}
+	if err := e.policy(w); err != nil {
+		return err
+	}
+	if err := w.merge(); err != nil {
+		return err
+	}
+	c := w.change()
+	if err := fault.Join(w.r.admit(w.tx.world, c)); err != nil {
+		return err
+	}
+	if err := w.r.apply(w.tx, c); err != nil {
+		return err
+	}
+	w.want.touch(w.tx, w.was == nil)
+	if w.r.rows == nil {
+		if err := e.save(w.tx, w.want, w.was == nil); err != nil {
+			return err
+		}
+	}
+	return e.recordChange(w.tx, w.r, w.id, w.was, w.want)
+}
+
+// locks is where resource locks will be asked: there are none yet.
+func (e *Engine) locks(*writing) error { return nil }
+
+// policy is where Azure Policy assignments will be asked: there are none yet.
+func (e *Engine) policy(*writing) error { return nil }
+
+func (w *writing) change() change {
+	req := w.tx.req
+	req.sent = w.sent
+	c := change{id: w.id, req: req}
+	if w.was != nil {
+		c.was = w.was.doc
+	}
+	if w.want != nil {
+		c.want = w.want.doc
+	}
+	return c
+}
+
+// merge makes the wanted document of the stored one and the request's body.
+func (w *writing) merge() error {
+	d := &decoder{shape: w.shape, patch: w.patch, inside: w.inside, exists: w.was != nil, sent: map[string]bool{}}
+	w.sent = d.sent
+	w.want = &stored{id: w.id, typ: w.r, doc: w.r.fresh()}
+	was := reflect.Value{}
+	if w.was != nil {
+		was = w.was.doc.Elem()
+		w.want.system, w.want.state = w.was.system, w.was.state
+	} else if f := w.r.checkName(w.id.Name()); f != nil {
+		d.refuse(f)
+	}
+	if w.patch {
+		w.want.doc.Elem().Set(clone(was))
+		d.merge(w.r.schema, w.tree, w.want.doc.Elem(), "")
+	} else {
+		d.replace(w.r.schema, w.tree, w.want.doc.Elem(), was, "", false)
+	}
+	w.want.envelope()
+	d.location(w)
+	d.tags(w)
+	if len(d.faults) == 0 {
+		d.faults = w.r.schema.judge(was, w.want.doc.Elem())
+	}
+	return fault.Join(d.faults)
+}
+
+// location gives ARM's rules to the member of that name: normal form, known region, never changed.
+func (d *decoder) location(w *writing) {
+	f := w.r.schema.folded["location"]
+	if f == nil || f.schema.kind != kindString || f.schema.ptr {
+		return
+	}
+	v := w.want.doc.Elem().FieldByIndex(f.index)
+	given := v.String()
+	v.SetString(normalLocation(given))
+	if w.was != nil {
+		was := w.was.text("location")
+		if given == "" {
+			v.SetString(was)
+		} else if v.String() != was {
+			d.refuse(fault.New(fault.LocationConflict,
+				"The resource '%s' already exists in location '%s' in resource group '%s'. A resource with the same name cannot be created in location '%s'. Please select a new resource name.",
+				w.id.Name(), was, w.id.ResourceGroup(), clip(v.String())).At("location"))
+		}
+		return
+	}
+	if given == "" {
+		return
+	}
+	if _, known := w.tx.e.locations[v.String()]; !known && v.String() != "global" {
+		d.refuse(fault.New(fault.LocationNotAvailable,
+			"The provided location '%s' is not available for resource type '%s'. List of available regions for the resource type is '%s'.",
+			clip(given), w.r.name, strings.Join(w.tx.e.locationNames(), ",")).At("location"))
+	}
+}
+
+// tags gives ARM's rules to the member of that name. Source: ARM, "Tag usage and recommendations".
+func (d *decoder) tags(w *writing) {
+	v := w.r.schema.lookup(w.want.doc, "tags")
+	if !v.IsValid() || v.Kind() != reflect.Map {
+		return
+	}
+	tags, ok := v.Interface().(map[string]string)
+	if !ok {
+		return
+	}
+	d.faults = append(d.faults, CheckTags(tags)...)
+}
+
+// CheckTags applies ARM's limits: 50 tags, names of 1 to 512 characters (none of <>%&\?/) that differ in more than case, values of at most 256.
+func CheckTags(tags map[string]string) []*fault.Fault {
+	var faults []*fault.Fault
+	if len(tags) > 50 {
+		faults = append(faults, fault.New(fault.InvalidParameter, "A resource has at most 50 tags; %d were given.", len(tags)).At("tags"))
+	}
+	folded := map[string]string{}
+	for _, k := range sortedKeys(tags) {
+		at := "tags." + clip(k)
+		if other, twice := folded[strings.ToLower(k)]; twice {
+			faults = append(faults, fault.New(fault.InvalidParameter, "The tags '%s' and '%s' differ only in case.", other, k).At(at))
+		}
+		folded[strings.ToLower(k)] = k
+		if k == "" || len(k) > 512 || strings.ContainsAny(k, `<>%&\?/`) {
+			faults = append(faults, fault.New(fault.InvalidParameter, "The tag name '%s' is invalid: 1 to 512 characters, none of <>%%&\\?/.", clip(k)).At(at))
+		}
+		if len(tags[k]) > 256 {
+			faults = append(faults, fault.New(fault.InvalidParameter, "The value of tag '%s' is longer than 256 characters.", clip(k)).At(at))
+		}
+	}
+	return faults
+}
+
+// written makes the answer of a PUT or PATCH: the resource as the caller's version shows it.
+func (rq *request) written(w *writing) (reply, error) {
+	answer := reply{status: http.StatusOK}
+	if w.r.answers.Updated != 0 {
+		answer.status = w.r.answers.Updated
+	}
+	if w.was == nil {
+		answer.status = http.StatusCreated
+		if w.r.answers.Created != 0 {
+			answer.status = w.r.answers.Created
+		}
+	}
+	var err error
+	if spec := w.tx.operate; spec != nil {
+		op, err := rq.enqueue(w.tx, w.r.segments[len(w.r.segments)-1]+"-", w.id, *spec)
+		if err != nil {
+			return reply{}, err
+		}
+		answer.header = map[string]string{"Retry-After": "1", "Azure-AsyncOperation": rq.base() + w.id.Root().String() + "/operationStatuses/" + op + rq.versionQuery()}
+	}
+	answer.body, err = rq.show(w.tx, w.want, w.shape)
+	return answer, err
+}
+
+func (rq *request) versionQuery() string { return "?api-version=" + rq.query["api-version"] }
+
+// remove serves DELETE.
+func (rq *request) remove(r *resource, id name.ResourceID, shape shape) error {
+	var answer reply
+	rq.action = r.name + "/delete"
+	err := rq.inTx(true, func(tx *Tx) error {
+		rq.provider = false
+		if err := tx.Must(rq.action, id); err != nil {
+			return err
+		}
+		if _, err := rq.scopeOf(tx, id); err != nil {
+			return err
+		}
+		w := &writing{tx: tx, r: r, id: id}
+		err := tx.e.place(w)
+		if fault.Is(err, fault.ParentResourceNotFound) || fault.Is(err, fault.ResourceNotFound) || err == nil && w.was == nil {
+			if r.answers.Absent == http.StatusNotFound {
+				return rq.missing(r, id)
+			}
+			answer = reply{status: http.StatusNoContent}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		rq.provider = true
+		answer, err = rq.removeStored(w, shape)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return rq.send(answer)
+}
+
+func (rq *request) removeStored(w *writing, shape shape) (reply, error) {
+	answer := reply{status: http.StatusOK}
+	if w.r.answers.Deleted != 0 {
+		answer.status = w.r.answers.Deleted
+	}
+	var err error
+	if w.r.answers.DeletedBody {
+		if answer.body, err = rq.show(w.tx, w.was, shape); err != nil {
+			return reply{}, err
+		}
+	}
+	if w.r.deleteJob == nil {
+		return answer, w.deleteNow()
+	}
+	if w.was.state != stateDeleting {
+		if err := w.admitDelete(); err != nil {
+			return reply{}, err
+		}
+		if err := w.tx.SetState(w.id, stateDeleting); err != nil {
+			return reply{}, err
+		}
+		if err := w.tx.e.recordChange(w.tx, w.r, w.id, w.was, w.was); err != nil {
+			return reply{}, err
+		}
+	}
+	op, err := rq.enqueue(w.tx, "delete-"+w.id.Name()+"-", w.id, w.r.deleteJob(w.change()))
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{status: http.StatusAccepted, header: map[string]string{
+		"Location": rq.operationURL(w.tx, w.id, "operationResults", op), "Retry-After": "1"}}, nil
+}
+
+func (w *writing) admitDelete() error {
+	if err := w.tx.e.locks(w); err != nil {
+		return err
+	}
+	return fault.Join(w.r.admit(w.tx.world, w.change()))
+}
+
+// deleteNow deletes a resource with all that lies below it.
+func (w *writing) deleteNow() error {
+	if err := w.admitDelete(); err != nil {
+		return err
+	}
+	return w.tx.e.cascade(w.tx, w.was)
+}
+
+// cascade takes a resource and what lies below it out: the deepest first, each with its Apply, its row and its audit record.
+func (e *Engine) cascade(tx *Tx, top *stored) error {
+	all, err := e.below(tx, top.id, "")
+	if err != nil {
+		return err
+	}
+	sort.SliceStable(all, func(i, j int) bool { return strings.Count(all[i].id.Key(), "/") > strings.Count(all[j].id.Key(), "/") })
+	for _, s := range append(all, top) {
+		w := writing{tx: tx, r: s.typ, id: s.id, was: s}
+		if err := s.typ.apply(tx, w.change()); err != nil {
+			return fmt.Errorf("delete %s: %w", s.id, err)
+		}
+		if err := e.erase(tx, s); err != nil {
+			return err
+		}
+		if err := e.recordChange(tx, s.typ, s.id, s, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putInside is a PUT by a hook or a job.
+func (e *Engine) putInside(tx *Tx, id name.ResourceID, doc any) error {
+	r := e.types[strings.ToLower(id.Type())]
+	if r == nil {
+		return fmt.Errorf("arm: type %s is not declared", id.Type())
+	}
+	data, err := json.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	v, err := ParseJSON(data)
+	if err != nil {
+		return err
+	}
+	tree, ok := v.(map[string]any)
+	if !ok {
+		return fmt.Errorf("arm: the document of %s is not an object", id)
+	}
+	w := writing{tx: tx, r: r, id: id, shape: wholeShape, inside: true, tree: tree}
+	if err := e.place(&w); err != nil {
+		return err
+	}
+	return w.perform()
+}
+
+func (e *Engine) deleteInside(tx *Tx, id name.ResourceID) error {
+	w, err := e.toRemove(tx, id)
+	if w == nil || err != nil {
+		return err
+	}
+	return w.deleteNow()
+}
+
+func (e *Engine) removeInside(tx *Tx, id name.ResourceID) error {
+	w, err := e.toRemove(tx, id)
+	if w == nil || err != nil {
+		return err
+	}
+	return e.cascade(tx, w.was)
+}
+
+// toRemove locks and loads what is to be deleted; nil when it is gone.
+func (e *Engine) toRemove(tx *Tx, id name.ResourceID) (*writing, error) {
+	r := e.types[strings.ToLower(id.Type())]
+	if r == nil {
+		return nil, fmt.Errorf("arm: type %s is not declared", id.Type())
+	}
+	if err := e.lock(tx, id); err != nil {
+		return nil, err
+	}
+	was, err := e.load(tx, r, id)
+	if errors.Is(err, errAbsent) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &writing{tx: tx, r: r, id: was.id, was: was}, nil
+}
+
+// enqueue adds the job of a long-running operation under an id made of the prefix and the client's request id, so that a client
+// finds its operation again; a second use of that id gets a random one.
+func (rq *request) enqueue(tx *Tx, prefix string, subject name.ResourceID, spec job.Spec) (string, error) {
+	unique := rq.r.Header.Get("x-ms-client-request-id")
+	if !isGUID(unique) {
+		unique = tx.NewID()
+	}
+	spec.ID = prefix + strings.ToLower(unique)
+	if _, err := job.Get(tx.m, spec.ID); err == nil {
+		spec.ID = prefix + tx.NewID()
+	} else if !fault.Is(err, fault.OperationNotFound) && !errors.Is(err, errJobAbsent) {
+		return "", err
+	}
+	if spec.Subject == "" {
+		spec.Subject = subject.Key()
+	}
+	return tx.Enqueue(spec)
+}
