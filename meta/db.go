@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package meta is the SQL database: transactions, schema, the registry's projection row, and secrets sealed by the installation
+// key. It hides whether SQLite or PostgreSQL is below: one SQL text serves both.
+//
+// It promises that a Write which returned nil survives a power cut, and that a Read sees one instant. It refuses a database of
+// a newer schema, and a SQLite file that is not its own.
+package meta
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+)
+
+// ErrNotFound is what Scan answers when a query of one row found none.
+var ErrNotFound = sql.ErrNoRows
+
+// DialFunc makes an outbound connection; the room dial hands it out.
+type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// Options configure a DB.
+type Options struct {
+	// URL is sqlite:<path> or postgres://user@host:port/database.
+	URL string
+	// Clock is the time of transactions; nil is time.Now.
+	Clock func() time.Time
+	// Log gets migrations and retries; nil discards.
+	Log *slog.Logger
+	// Dial connects to PostgreSQL. It is required there and unused for SQLite.
+	Dial DialFunc
+	// Connections is the size of PostgreSQL's pool; 0 is 16.
+	Connections int
+}
+
+// DB is the database. It is safe for concurrent use.
+type DB struct {
+	postgres bool
+	clock    func() time.Time
+	log      *slog.Logger
+	pool     *sql.DB
+
+	// SQLite's own: readers is a stock of connections, group the one writer.
+	readers chan *conn
+	group   *group
+}
+
+// Open connects and migrates. The caller closes the DB.
+func Open(ctx context.Context, o Options) (*DB, error) {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	db := &DB{clock: o.Clock, log: o.Log}
+	var err error
+	switch scheme, rest, _ := strings.Cut(o.URL, ":"); scheme {
+	case "sqlite":
+		err = db.openSQLite(ctx, strings.TrimPrefix(rest, "//"))
+	case "postgres", "postgresql":
+		err = db.openPostgres(o)
+	default:
+		return nil, fmt.Errorf("the database %q is neither sqlite:<path> nor postgres://…", redact(o.URL))
+	}
+	if err == nil {
+		err = db.migrate(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// redact keeps a password out of messages.
+func redact(url string) string {
+	scheme, rest, ok := strings.Cut(url, "://")
+	if !ok {
+		return url
+	}
+	if _, host, ok := strings.Cut(rest, "@"); ok {
+		return scheme + "://…@" + host
+	}
+	return url
+}
+
+// Close waits for the writes under way and closes the database.
+func (db *DB) Close() error {
+	if db.group != nil {
+		db.group.close()
+	}
+	if db.pool == nil {
+		return nil
+	}
+	return db.pool.Close()
+}
+
+// Postgres reports whether the database is PostgreSQL.
+func (db *DB) Postgres() bool { return db.postgres }
+
+// SoleWriter reports whether no other process can write the database: true for SQLite, whose data directory is locked.
+func (db *DB) SoleWriter() bool { return !db.postgres }
+
+// Ping reports whether the database answers.
+func (db *DB) Ping(ctx context.Context) error {
+	return db.Read(ctx, func(tx *Tx) error {
+		var one int
+		return tx.Row(`SELECT 1`).Scan(&one)
+	})
+}
+
+// Read runs fn in a read-only transaction that sees one instant.
+func (db *DB) Read(ctx context.Context, fn func(tx *Tx) error) error {
+	if db.postgres {
+		return db.readPostgres(ctx, fn)
+	}
+	return db.readSQLite(ctx, fn)
+}
+
+// Write runs fn in a transaction and returns nil when it is durable. fn may run more than once, so it sets outside state and does not
+// add to it; it does no I/O of its own. An error, or a panic, of fn rolls back what fn did and nothing else.
+func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
+	if db.group != nil {
+		return db.group.write(ctx, fn)
+	}
+	return db.writePostgres(ctx, fn)
+}
+
+// now has the precision that the database keeps.
+func (db *DB) now() time.Time { return db.clock().UTC().Truncate(time.Microsecond) }
+
+// guard turns a panic of a closure into an error, so that one request does not take the writer with it.
+func guard(fn func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("meta: panic in a transaction: %v", p)
+		}
+	}()
+	return fn()
+}
+
+// Micros is the database's form of a time: microseconds since 1970, UTC; the zero time is 0.
+func Micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// FromMicros is the time of Micros, in UTC.
+func FromMicros(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}

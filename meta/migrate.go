@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package meta
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// migrate brings the schema up to this binary's version, each step in a transaction. A newer schema is refused.
+func (db *DB) migrate(ctx context.Context) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	dialect := goose.DialectSQLite3
+	options := []goose.ProviderOption{goose.WithSlog(slog.New(slog.DiscardHandler))}
+	if db.postgres {
+		dialect = goose.DialectPostgres
+		// Nodes that start together migrate one after another.
+		locker, err := lock.NewPostgresSessionLocker()
+		if err != nil {
+			return err
+		}
+		options = append(options, goose.WithSessionLocker(locker))
+	}
+	p, err := goose.NewProvider(dialect, db.pool, files, options...)
+	if err != nil {
+		return err
+	}
+	current, target, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the schema's version: %w", err)
+	}
+	if current > target {
+		return fmt.Errorf("the database has schema %d, and this embargo knows schemas up to %d only: it was written by a newer embargo. Run that version, or restore a backup made before the upgrade", current, target)
+	}
+	done, err := p.Up(ctx)
+	if err != nil {
+		var partial *goose.PartialError
+		if errors.As(err, &partial) && partial.Failed != nil {
+			return fmt.Errorf("migrating the schema to version %d: %w", partial.Failed.Source.Version, err)
+		}
+		return fmt.Errorf("migrating the schema: %w", err)
+	}
+	for _, m := range done {
+		db.log.Info("schema migrated", "version", m.Source.Version, "took", m.Duration.String())
+	}
+	return nil
+}

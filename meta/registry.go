@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package meta
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// RegistryRow is what decisions read of a registry: a projection of its ARM document, written in the document's transaction and
+// read in the transaction of the decision.
+type RegistryRow struct {
+	// ID is the registry's identity: random, and never used again, so that a registry made anew under the same name is another one.
+	ID string
+	// ResourceID is the canonical ARM id.
+	ResourceID string
+	// Name and LoginServer are in lower case.
+	Name, LoginServer string
+	Location, SKU     string
+	// Epoch grows with every write of the row.
+	Epoch int64
+	// Exports is policies.exportPolicy.status = enabled; PublicAccess is publicNetworkAccess = Enabled.
+	Exports, PublicAccess bool
+	// DefaultDeny is networkRuleSet.defaultAction = Deny; IPRules are the allowed prefixes then.
+	DefaultDeny         bool
+	IPRules             []netip.Prefix
+	BypassAzureServices bool
+	AdminEnabled        bool
+	AnonymousPull       bool
+	// AbacMode is roleAssignmentMode = AbacRepositoryPermissions.
+	AbacMode bool
+	// ArmTokens is policies.azureADAuthenticationAsArmPolicy.status = enabled.
+	ArmTokens    bool
+	DataEndpoint bool
+	// TokensValidFrom: tokens issued before it are void.
+	TokensValidFrom time.Time
+}
+
+const registryColumns = `id, resource_id, name, login_server, location, sku, epoch, exports, public_access, default_deny, ip_rules,
+ bypass, admin_enabled, anonymous_pull, abac_mode, arm_tokens, data_endpoint, tokens_valid_from_us`
+
+// PutRegistry writes the row and returns its new epoch: one more than any that the row, or r, had.
+func (tx *Tx) PutRegistry(r RegistryRow) (int64, error) {
+	rules, err := json.Marshal(r.IPRules)
+	if err != nil {
+		return 0, err
+	}
+	if r.IPRules == nil {
+		rules = []byte("[]")
+	}
+	var epoch int64
+	err = tx.Row(`INSERT INTO registries (`+registryColumns+`, resource_key)
+ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+ ON CONFLICT (id) DO UPDATE SET resource_id = excluded.resource_id, name = excluded.name, login_server = excluded.login_server,
+  location = excluded.location, sku = excluded.sku,
+  epoch = CASE WHEN registries.epoch >= excluded.epoch THEN registries.epoch + 1 ELSE excluded.epoch END,
+  exports = excluded.exports, public_access = excluded.public_access, default_deny = excluded.default_deny, ip_rules = excluded.ip_rules,
+  bypass = excluded.bypass, admin_enabled = excluded.admin_enabled, anonymous_pull = excluded.anonymous_pull, abac_mode = excluded.abac_mode,
+  arm_tokens = excluded.arm_tokens, data_endpoint = excluded.data_endpoint, tokens_valid_from_us = excluded.tokens_valid_from_us,
+  resource_key = excluded.resource_key
+ RETURNING epoch`,
+		r.ID, r.ResourceID, r.Name, r.LoginServer, r.Location, r.SKU, r.Epoch+1, r.Exports, r.PublicAccess, r.DefaultDeny, string(rules),
+		r.BypassAzureServices, r.AdminEnabled, r.AnonymousPull, r.AbacMode, r.ArmTokens, r.DataEndpoint, Micros(r.TokensValidFrom),
+		strings.ToLower(r.ResourceID)).Scan(&epoch)
+	return epoch, err
+}
+
+// DeleteRegistry removes the row. What names its ID is void from then on.
+func (tx *Tx) DeleteRegistry(id string) error {
+	_, err := tx.Exec(`DELETE FROM registries WHERE id = $1`, id)
+	return err
+}
+
+// LockRegistry reads the row by identity and keeps others from changing it until the transaction ends. Errors: ErrNotFound.
+func (tx *Tx) LockRegistry(id string) (RegistryRow, error) {
+	return scanRegistry(tx.Lock(`SELECT `+registryColumns+` FROM registries WHERE id = $1`, id).Scan)
+}
+
+// RegistryByID reads the row by identity. Errors: ErrNotFound.
+func (tx *Tx) RegistryByID(id string) (RegistryRow, error) {
+	return scanRegistry(tx.Row(`SELECT `+registryColumns+` FROM registries WHERE id = $1`, id).Scan)
+}
+
+// RegistryByResource reads the row by ARM id, in any casing. Errors: ErrNotFound.
+func (tx *Tx) RegistryByResource(resourceID string) (RegistryRow, error) {
+	return scanRegistry(tx.Row(`SELECT `+registryColumns+` FROM registries WHERE resource_key = $1`, strings.ToLower(resourceID)).Scan)
+}
+
+// RegistryByName reads the row by name, in any casing. Errors: ErrNotFound.
+func (tx *Tx) RegistryByName(name string) (RegistryRow, error) {
+	return scanRegistry(tx.Row(`SELECT `+registryColumns+` FROM registries WHERE name = $1`, strings.ToLower(name)).Scan)
+}
+
+// RegistryByLoginServer reads the row by login server, in any casing and without a port. Errors: ErrNotFound.
+func (tx *Tx) RegistryByLoginServer(host string) (RegistryRow, error) {
+	return scanRegistry(tx.Row(`SELECT `+registryColumns+` FROM registries WHERE login_server = $1`, strings.ToLower(host)).Scan)
+}
+
+// Registries reads all rows in the order of their names.
+func (tx *Tx) Registries() ([]RegistryRow, error) {
+	rows, err := tx.Query(`SELECT ` + registryColumns + ` FROM registries ORDER BY name`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []RegistryRow
+	for rows.Next() {
+		r, err := scanRegistry(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, rows.Err()
+}
+
+func scanRegistry(scan func(...any) error) (RegistryRow, error) {
+	var r RegistryRow
+	var rules string
+	var valid int64
+	err := scan(&r.ID, &r.ResourceID, &r.Name, &r.LoginServer, &r.Location, &r.SKU, &r.Epoch, &r.Exports, &r.PublicAccess, &r.DefaultDeny, &rules,
+		&r.BypassAzureServices, &r.AdminEnabled, &r.AnonymousPull, &r.AbacMode, &r.ArmTokens, &r.DataEndpoint, &valid)
+	if err != nil {
+		return RegistryRow{}, err
+	}
+	if rules != "[]" {
+		if err := json.Unmarshal([]byte(rules), &r.IPRules); err != nil {
+			return RegistryRow{}, fmt.Errorf("IP rules of registry %s: %w", r.Name, err)
+		}
+	}
+	r.TokensValidFrom = FromMicros(valid)
+	return r, nil
+}
