@@ -52,13 +52,17 @@ func LoadAuthority(ctx context.Context, db *meta.DB, ring *meta.Keyring, hosts H
 	if err != nil {
 		return nil, false, err
 	}
-	sealed := ring.Seal(authoritySecret, fresh)
+	own, err := ring.Seal(authoritySecret, fresh)
+	if err != nil {
+		return nil, false, err
+	}
+	var sealed []byte
 	err = db.Write(ctx, func(tx *meta.Tx) error {
 		made = false
 		stored, err := tx.Secret(authoritySecret)
 		if errors.Is(err, meta.ErrNotFound) {
-			made = true
-			return tx.PutSecret(authoritySecret, sealed)
+			made, sealed = true, own
+			return tx.PutSecret(authoritySecret, own)
 		}
 		sealed = stored
 		return err

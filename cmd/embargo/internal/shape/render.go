@@ -52,10 +52,19 @@ func Body(doc map[string]any) map[string]any {
 		case "id", "name", "type", "systemData", "resourceGroup", "etag":
 			continue
 		}
+		if m, ok := v.(map[string]any); ok && k != "properties" && k != "tags" {
+			v = present(m)
+		}
 		if v != nil {
 			out[k] = v
 		}
 	}
+	return out
+}
+
+func present(m map[string]any) map[string]any {
+	out := maps.Clone(m)
+	maps.DeleteFunc(out, func(_ string, v any) bool { return v == nil })
 	return out
 }
 
@@ -241,6 +250,23 @@ func writeTable(w io.Writer, v any) error {
 	}
 	if len(columns) == 0 {
 		return nil
+	}
+	return align(w, columns, lines)
+}
+
+// Table writes rows under the given columns.
+func Table(w io.Writer, columns []string, rows []any) error {
+	var lines []map[string]string
+	for _, row := range rows {
+		line := map[string]string{}
+		if cells, ok := row.([]any); ok {
+			for i, c := range cells {
+				if i < len(columns) {
+					line[columns[i]] = tableCell(c)
+				}
+			}
+		}
+		lines = append(lines, line)
 	}
 	return align(w, columns, lines)
 }

@@ -129,6 +129,9 @@ func TestResource(t *testing.T) {
 			t.Errorf("%s is sent back", gone)
 		}
 	}
+	if sku := body["sku"].(map[string]any); len(sku) != 2 {
+		t.Errorf("the SKU is sent back with nulls: %v", sku)
+	}
 	if body["location"] != "centralus" || body["properties"] == nil {
 		t.Errorf("the body lost something: %v", body)
 	}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/embargo-registry/embargo/cmd/embargo/internal/armclient"
+	"github.com/embargo-registry/embargo/cmd/embargo/internal/shape"
+)
+
+// printed are the flags of commands that print a value.
+type printed struct{ format, query string }
+
+func (p *printed) flags(f *pflag.FlagSet, fallback string) {
+	f.StringVarP(&p.format, "output", "o", fallback, "Output format: "+strings.Join(shape.Formats(), ", "))
+	f.StringVar(&p.query, "query", "", "JMESPath query of the output")
+}
+
+func (p printed) write(cmd *cobra.Command, v any) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	return shape.Write(cmd.OutOrStdout(), v, p.format, p.query)
+}
+
+// check refuses a format before anything is done.
+func (p printed) check() error {
+	for _, f := range shape.Formats() {
+		if p.format == f {
+			return nil
+		}
+	}
+	return usage("argument --output/-o: %q is not one of %s", p.format, strings.Join(shape.Formats(), ", "))
+}
+
+func loginCommand() *cobra.Command {
+	var (
+		p                                         printed
+		servicePrincipal                          bool
+		user, password, tenant, file, url, ca, id string
+	)
+	c := &cobra.Command{
+		Use:   "login",
+		Short: "Log in to an installation",
+		Long: "Log in to an installation.\n\nWithout a user it logs in as the principal of the credentials file (default: embargo-data/credentials.json, which 'embargo serve' writes).\n" +
+			"With --username the file, if there is one, still says where the installation is. The token is kept in ~/.embargo (or $EMBARGO_CONFIG_DIR), mode 0600; the secret is not kept.",
+		Args: noArgs,
+	}
+	f := c.Flags()
+	f.BoolVar(&servicePrincipal, "service-principal", false, "The credential is a service principal's")
+	f.StringVarP(&user, "username", "u", "", "User name, or a service principal's client id")
+	f.StringVarP(&password, "password", "p", "", "Password or client secret; '-' reads a line from standard input")
+	f.StringVarP(&tenant, "tenant", "t", "", "Tenant id")
+	f.StringVar(&file, "credentials", "", "Credentials file (default embargo-data/credentials.json)")
+	f.StringVar(&url, "resource-manager", "", "URL of the resource manager, e.g. https://localhost:8443")
+	f.StringVar(&ca, "ca-file", "", "Certificate authority to trust (PEM)")
+	f.StringVar(&id, "subscription", "", "Subscription id (default: the first one the login may see)")
+	p.flags(f, "json")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := p.check(); err != nil {
+			return err
+		}
+		if servicePrincipal && user == "" {
+			return usage("the following argument is required with --service-principal: --username/-u")
+		}
+		named := file != ""
+		if !named {
+			file = filepath.Join("embargo-data", "credentials.json")
+		}
+		known, err := armclient.ReadCredentials(file)
+		if err != nil && (named || (url == "" || user == "")) {
+			return fmt.Errorf("no installation is known: give --credentials, or --resource-manager with --username and --password (%w)", err)
+		}
+		s := &armclient.Session{ResourceManager: known.ResourceManager, ActiveDirectory: known.ActiveDirectory, TenantID: known.TenantID, SubscriptionID: known.SubscriptionID}
+		if url != "" {
+			s.ResourceManager, s.ActiveDirectory = strings.TrimSuffix(url, "/"), strings.TrimSuffix(url, "/")+"/adfs"
+			if url != known.ResourceManager {
+				s.SubscriptionID = ""
+			}
+		}
+		if ca == "" {
+			ca = known.CAFile
+		}
+		if ca != "" {
+			pem, err := os.ReadFile(ca)
+			if err != nil {
+				return err
+			}
+			s.CA = string(pem)
+		}
+		if tenant != "" {
+			s.TenantID = tenant
+		}
+		s.User, s.Kind = user, "user"
+		if servicePrincipal || user == "" {
+			s.Kind = "servicePrincipal"
+		}
+		secret := password
+		switch {
+		case user == "":
+			s.User, secret = known.ClientID, known.ClientSecret
+			if secret == "" {
+				return fmt.Errorf("%s holds no secret: give --service-principal --username --password, or make a new secret with 'embargo principal rotate'", file)
+			}
+			if s.CredentialsFile, err = filepath.Abs(file); err != nil {
+				return err
+			}
+		case secret == "-":
+			if secret, err = line(cmd.InOrStdin()); err != nil {
+				return err
+			}
+		case secret == "":
+			return usage("the following argument is required: --password/-p ('-' reads it from standard input)")
+		}
+		if err := s.Login(cmd.Context(), secret); err != nil {
+			return err
+		}
+		if id != "" {
+			s.SubscriptionID = id
+		}
+		if s.SubscriptionID == "" {
+			if err := first(cmd, s); err != nil {
+				return err
+			}
+		}
+		dir, err := armclient.Dir()
+		if err != nil {
+			return err
+		}
+		if err := s.Save(dir); err != nil {
+			return err
+		}
+		return p.write(cmd, map[string]any{"resourceManager": s.ResourceManager, "tenantId": s.TenantID, "subscriptionId": s.SubscriptionID,
+			"user": map[string]any{"name": s.User, "type": s.Kind}})
+	}
+	return c
+}
+
+// first picks the first subscription that the login may see.
+func first(cmd *cobra.Command, s *armclient.Session) error {
+	client, err := armclient.New(s)
+	if err != nil {
+		return err
+	}
+	list, err := client.List(cmd.Context(), "/subscriptions", "2022-12-01")
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if m, ok := e.(map[string]any); ok {
+			if id, ok := m["subscriptionId"].(string); ok {
+				s.SubscriptionID = id
+				return nil
+			}
+		}
+	}
+	return errors.New("the login sees no subscription")
+}
+
+func line(r io.Reader) (string, error) {
+	text, err := bufio.NewReader(r).ReadString('\n')
+	if err != nil && text == "" {
+		return "", fmt.Errorf("no secret on standard input: %w", err)
+	}
+	return strings.TrimRight(text, "\r\n"), nil
+}
+
+func logoutCommand() *cobra.Command {
+	return &cobra.Command{Use: "logout", Short: "Forget the login", Args: noArgs, RunE: func(*cobra.Command, []string) error {
+		dir, err := armclient.Dir()
+		if err != nil {
+			return err
+		}
+		return armclient.Forget(dir)
+	}}
+}

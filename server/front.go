@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/network"
+)
+
+// front is what every request of a door meets first: the host rules, the request log and the net for panics.
+type front struct {
+	hosts network.Hosts
+	door  *network.Door
+	log   *slog.Logger
+	// management answers under the management hosts, data under the names of registries and on private doors.
+	management, data http.Handler
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	peer := f.door.Peer(r)
+	rec := &recorder{ResponseWriter: w}
+	defer func() {
+		if cause := recover(); cause != nil {
+			f.caught(rec, r, peer, cause)
+		}
+		f.note(rec, r, peer, time.Since(start))
+	}()
+	f.route(rec, r, peer)
+}
+
+// route finds who answers. A private door serves its registry whatever the Host says; on a public one the name decides,
+// and the name in the TLS handshake must stand for the same thing.
+func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer) {
+	if peer.Kind == network.Private {
+		f.data.ServeHTTP(w, r)
+		return
+	}
+	sni := ""
+	if r.TLS != nil {
+		sni = r.TLS.ServerName
+	}
+	target, agree := f.hosts.Route(r.Host, sni)
+	switch {
+	case target.Role == network.Foreign:
+		refuse(w, target.Role, fault.New(fault.MisdirectedRequest, "Nothing is served here under the host '%s'.", clip(r.Host)))
+	case !agree:
+		refuse(w, target.Role, fault.New(fault.MisdirectedRequest,
+			"The request names the host '%s', but the TLS connection was made to '%s'. Make a connection for this host.", clip(r.Host), clip(sni)))
+	case target.Role == network.Management:
+		// Below here the address stands in records, so it is the plain one and not the connection's key.
+		plain := *r
+		plain.RemoteAddr = peer.Addr.String()
+		f.management.ServeHTTP(w, &plain)
+	default:
+		f.data.ServeHTTP(w, r)
+	}
+}
+
+// refuse answers what no protocol has got to see yet, in the envelope of the one that the host belongs to.
+func refuse(w http.ResponseWriter, role network.Role, f *fault.Fault) {
+	id := rand.Text()
+	var body any = map[string]any{"error": map[string]string{"code": f.Kind.ARM(), "message": f.Message}}
+	if role == network.RegistryHost || role == network.DataHost {
+		body = map[string]any{"errors": []any{map[string]string{"code": f.Kind.OCI(), "message": f.Message}}}
+	}
+	b, err := json.Marshal(body)
+	if err != nil {
+		b = []byte("{}")
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if h.Get("X-Ms-Request-Id") == "" {
+		h.Set("X-Ms-Request-Id", id)
+		h.Set("X-Ms-Correlation-Request-Id", id)
+	}
+	w.WriteHeader(f.Status())
+	_, _ = w.Write(b)
+}
+
+// caught turns a panic into an answer with the id under which the log has it. When an answer has begun already, the
+// connection is cut instead: what was sent must not look whole.
+func (f *front) caught(rec *recorder, r *http.Request, peer *network.Peer, cause any) {
+	id := rec.Header().Get("X-Ms-Request-Id")
+	if id == "" {
+		id = rand.Text()
+	}
+	f.log.Error("panic", "id", id, "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
+	if rec.status != 0 {
+		peer.Reset()
+		return
+	}
+	h := rec.Header()
+	for name := range h {
+		h.Del(name)
+	}
+	h.Set("X-Ms-Request-Id", id)
+	h.Set("X-Ms-Correlation-Request-Id", id)
+	role := network.Management
+	if peer.Kind == network.Private || f.hosts.Lookup(r.Host).Role != network.Management {
+		role = network.RegistryHost
+	}
+	refuse(rec, role, fault.New(fault.Internal, "The server met an unexpected condition. The log has the cause under the id %s.", id))
+}
+
+// note is the request's line in the log. Headers are not logged, Authorization least of all, and neither are queries.
+func (f *front) note(rec *recorder, r *http.Request, peer *network.Peer, took time.Duration) {
+	level := slog.LevelInfo
+	if rec.status >= 500 {
+		level = slog.LevelError
+	}
+	f.log.Log(r.Context(), level, "request", "method", r.Method, "host", clip(r.Host), "path", clip(r.URL.Path), "status", rec.status, "bytes", rec.bytes,
+		"ms", took.Milliseconds(), "client", peer.Addr.String(), "zone", peer.Zone.String(), "id", rec.Header().Get("X-Ms-Request-Id"), "agent", clip(r.UserAgent()))
+}
+
+// recorder remembers the status and counts bytes. It hands on ReadFrom, so that files still leave by sendfile.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(b []byte) (int, error) {
+	w.begin()
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += int64(n)
+	return n, err
+}
+
+func (w *recorder) ReadFrom(r io.Reader) (int64, error) {
+	w.begin()
+	var n int64
+	var err error
+	if to, ok := w.ResponseWriter.(io.ReaderFrom); ok {
+		n, err = to.ReadFrom(r)
+	} else {
+		n, err = io.Copy(struct{ io.Writer }{w.ResponseWriter}, r)
+	}
+	w.bytes += n
+	return n, err
+}
+
+// Flush is there for handlers that ask for http.Flusher; Unwrap serves http.ResponseController.
+func (w *recorder) Flush() {
+	w.begin()
+	_ = http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *recorder) begin() {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+}
+
+// clip makes a client's text fit for a log line and a message.
+func clip(s string) string {
+	if len(s) > 256 {
+		s = s[:256] + "…"
+	}
+	return strings.ToValidUTF8(s, "?")
+}
