@@ -101,7 +101,7 @@ const (
 //	time:"Z"                 a time.Time written with Z rather than +00:00
 //	arm:"readonly"           ignored on input; hooks fill it (Apply: stored; View: made for each answer)
 //	arm:"required"           must be given by PUT (and not be empty)
-//	arm:"immutable"          a later PUT or PATCH that gives another value is refused
+//	arm:"immutable"          a later PUT or PATCH that gives another value is refused; a PUT that omits it keeps it
 //	arm:"nopatch"            ignored by PATCH
 //	arm:"keep"               omitted by a PUT on an existing resource it keeps its stored value, instead of getting the default
 //	arm:"secret"             a string or map that is sealed where it is stored, and never shown in answers or audit records

@@ -99,7 +99,7 @@ func (d *decoder) replace(s *schema, tree map[string]any, dst, stored reflect.Va
 		switch {
 		case ok && v != nil:
 			d.value(f, v, to, from, at)
-		case f.keep && from.IsValid():
+		case (f.keep || f.immutable) && from.IsValid():
 			to.Set(clone(from))
 		case f.required && !absent && !f.readonly:
 			d.refuse(fault.New(fault.InvalidParameter, "The property '%s' is required.", at).At(at))

@@ -166,7 +166,8 @@ func (s *schema) unseal(v reflect.Value, path string, secret bool, open func(pat
 func (e *Engine) save(tx *Tx, s *stored, create bool) error {
 	s.envelope()
 	enc := &encoder{shape: wholeShape, every: true, secrets: secretsSealed, seal: func(path, text string) (string, error) {
-		return base64.StdEncoding.EncodeToString(e.keyring.Seal(purpose(s.id, path), []byte(text))), nil
+		sealed, err := e.keyring.Seal(purpose(s.id, path), []byte(text))
+		return base64.StdEncoding.EncodeToString(sealed), err
 	}}
 	doc, err := s.typ.schema.encode(enc, s.doc)
 	if err != nil {
@@ -254,13 +255,12 @@ func (e *Engine) lock(tx *Tx, id name.ResourceID) error {
 }
 
 func lockRow(m *meta.Tx, key string) (bool, error) {
-	rows, err := m.Lock("SELECT key FROM resources WHERE key = $1", key)
-	if err != nil {
-		return false, err
+	var found string
+	err := m.Lock("SELECT key FROM resources WHERE key = $1", key).Scan(&found)
+	if errors.Is(err, meta.ErrNotFound) {
+		return false, nil
 	}
-	defer rows.Close()
-	there := rows.Next()
-	return there, rows.Err()
+	return err == nil, err
 }
 
 // page reads resources in order of their keys, after the key given, at most limit. where is the condition, its arguments numbered from $2.

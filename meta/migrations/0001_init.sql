@@ -154,9 +154,21 @@ CREATE TABLE resources (
     changed_by      TEXT NOT NULL,
     changed_by_type TEXT NOT NULL
 );
-CREATE INDEX resources_parent ON resources (parent_key, type);
-CREATE INDEX resources_subscription ON resources (subscription, type);
+CREATE INDEX resources_parent ON resources (parent_key, type, key);
+CREATE INDEX resources_subscription ON resources (subscription, type, key);
+CREATE INDEX resources_group ON resources (subscription, resource_group, key);
 CREATE INDEX resources_root ON resources (root_key);
+CREATE TABLE resource_names (
+    type TEXT NOT NULL,
+    name TEXT NOT NULL,
+    key  TEXT NOT NULL,
+    PRIMARY KEY (type, name)
+);
+CREATE INDEX resource_names_key ON resource_names (key);
+CREATE TABLE scope_tags (
+    scope TEXT PRIMARY KEY,
+    tags  TEXT NOT NULL
+);
 
 -- == blob ==
 CREATE TABLE blobs (
