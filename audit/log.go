@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/embargo-registry/embargo/meta"
+)
+
+const (
+	// batchLimit is how many records one commit takes at the most.
+	batchLimit = 512
+	// waitLimit is how many notes may wait in memory; beyond it Note waits for room.
+	waitLimit = 1 << 14
+)
+
+// Options configure a Log.
+type Options struct {
+	DB *meta.DB
+	// Node is the name under which this process numbers its records.
+	Node string
+	// Log gets what could not be recorded; nil discards.
+	Log *slog.Logger
+}
+
+// Log is the record. It is safe for concurrent use.
+type Log struct {
+	db   *meta.DB
+	node string
+	log  *slog.Logger
+	seq  atomic.Int64
+	// followers is how many want to be woken.
+	followers atomic.Int64
+
+	in   chan entry
+	done chan struct{}
+
+	mu      sync.RWMutex
+	closed  bool
+	failed  error
+	changed chan struct{} // closed and replaced when records were committed by this process
+}
+
+type entry struct {
+	record Record
+	reply  chan error // nil: nobody waits
+}
+
+var errClosed = errors.New("audit: the log is closed")
+
+// New opens the log and goes on with the node's numbers.
+func New(ctx context.Context, o Options) (*Log, error) {
+	if o.DB == nil || o.Node == "" {
+		return nil, errors.New("audit: a log needs a database and a node's name")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	l := &Log{db: o.DB, node: o.Node, log: o.Log, in: make(chan entry, waitLimit), done: make(chan struct{}), changed: make(chan struct{})}
+	var last int64
+	err := o.DB.Read(ctx, func(tx *meta.Tx) error {
+		return tx.Row(`SELECT COALESCE(MAX(node_seq), 0) FROM audit WHERE node = $1`, o.Node).Scan(&last)
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.seq.Store(last)
+	go l.collect()
+	return l, nil
+}
+
+// Append records r in the transaction of the change that it tells of.
+func (l *Log) Append(tx *meta.Tx, r Record) error {
+	seq := l.seq.Add(1)
+	bytes, err := canonical(l.node, seq, tx.Now(), r)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(`INSERT INTO audit (node, node_seq, time_us, leaf) VALUES ($1, $2, $3, $4)`, l.node, seq, meta.Micros(tx.Now()), bytes); err != nil {
+		return err
+	}
+	tx.OnCommit(l.wake)
+	return nil
+}
+
+// Decide records r and returns when it is durable. Callers that come together share one commit.
+func (l *Log) Decide(ctx context.Context, r Record) error {
+	e := entry{record: r, reply: make(chan error, 1)}
+	l.mu.RLock()
+	if l.closed {
+		l.mu.RUnlock()
+		return errClosed
+	}
+	select {
+	case l.in <- e:
+		l.mu.RUnlock()
+	case <-ctx.Done():
+		l.mu.RUnlock()
+		return ctx.Err()
+	}
+	select {
+	case err := <-e.reply:
+		return err
+	case <-ctx.Done():
+		// Whether it was recorded is not known here, so nothing may follow from it.
+		return ctx.Err()
+	}
+}
+
+// Note records r soon and does not wait for it; Close does. What can't be recorded shows in the log and in Healthy.
+func (l *Log) Note(r Record) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.closed {
+		l.log.Error("a record came after the audit log was closed", "action", r.Action, "outcome", string(r.Outcome), "resource", r.Resource)
+		return
+	}
+	l.in <- entry{record: r}
+}
+
+// Healthy is nil when the newest records could be written.
+func (l *Log) Healthy() error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.failed
+}
+
+// Close records what waits and ends the log; the caller stops asking it before.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		close(l.in)
+	}
+	l.mu.Unlock()
+	<-l.done
+	return l.Healthy()
+}
+
+// collect is the one writer of decisions and notes: it takes all that wait into one transaction.
+func (l *Log) collect() {
+	defer close(l.done)
+	for first := range l.in {
+		batch := []entry{first}
+	more:
+		for len(batch) < batchLimit {
+			select {
+			case e, ok := <-l.in:
+				if !ok {
+					break more
+				}
+				batch = append(batch, e)
+			default:
+				break more
+			}
+		}
+		err := l.db.Write(context.Background(), func(tx *meta.Tx) error {
+			for _, e := range batch {
+				if err := l.Append(tx, e.record); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		l.answer(batch, err)
+	}
+}
+
+func (l *Log) answer(batch []entry, err error) {
+	l.mu.Lock()
+	l.failed = err
+	l.mu.Unlock()
+	if err != nil {
+		l.log.Error("records could not be written to the audit", "count", len(batch), "err", err)
+	}
+	for _, e := range batch {
+		if e.reply != nil {
+			e.reply <- err
+		}
+	}
+}
+
+// wake tells followers in this process that there is more.
+func (l *Log) wake() {
+	if l.followers.Load() == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *Log) news() <-chan struct{} {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.changed
+}
+
+// pollOthers is how often a follower looks for records that another node wrote.
+const pollOthers = 2 * time.Second
