@@ -82,6 +82,15 @@ func LoadAuthority(ctx context.Context, db *meta.DB, ring *meta.Keyring, hosts H
 	return a, made, nil
 }
 
+// HasAuthority says whether an authority, which the keyring has sealed, is in the database.
+func HasAuthority(tx *meta.Tx) (bool, error) {
+	_, err := tx.Secret(authoritySecret)
+	if errors.Is(err, meta.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // PEM is the authority's certificate, which clients are to trust.
 func (a *Authority) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})

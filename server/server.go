@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package server makes one running installation of the rooms: it is what main and every big test start.
+//
+// It hides the order in which things are made and ended. It promises that when New returns, every listener is bound and
+// credentials.json tells where; that Run serves until its context ends, then stops accepting, answers what is in flight, ends
+// the jobs, flushes the audit and closes the database, in this order. It refuses a data directory that another process holds.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/embargo-registry/embargo/dial"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/network"
+)
+
+// Server is an installation on one node.
+type Server struct {
+	o     Options
+	log   *slog.Logger
+	dir   *dataDir
+	hosts network.Hosts
+	db    *meta.DB
+	ring  *meta.Keyring
+	ca    *network.Authority
+	tls   *tls.Config
+	rooms *rooms
+
+	listeners []*listener
+	welcome   Welcome
+
+	// closers undo what New made, last first.
+	closers []func() error
+}
+
+// listener is a door and what answers at it.
+type listener struct {
+	door    *network.Door
+	handler http.Handler
+}
+
+// Welcome is what there is to say when an installation starts. First says that this start made it; only then, and when
+// credentials.json keeps it, Credentials hold the secret.
+type Welcome struct {
+	First             bool
+	Data              string
+	CredentialsFile   string
+	InstallationKey   string
+	Credentials       Credentials
+	RegistryAuthority string // what follows a registry's name: suffix and, unless the proxy leads there, port
+	Admin             string
+	Private           []Bound
+}
+
+// Bound is a private listener and the address it got.
+type Bound struct{ Address, Registry string }
+
+// Welcome tells what this start made, and where everything listens.
+func (s *Server) Welcome() Welcome { return s.welcome }
+
+// New makes an installation in o.Data, or opens the one there, and binds its listeners. Nothing is served before Run.
+func New(ctx context.Context, o Options) (*Server, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	s := &Server{o: o, log: o.Log}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *Server) open(ctx context.Context) error {
+	var err error
+	if s.hosts, err = network.NewHosts(append(append([]string{}, s.o.Hosts...), "localhost", "127.0.0.1", "::1"), s.o.RegistrySuffix); err != nil {
+		return err
+	}
+	if s.dir, err = openDataDir(s.o.Data); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.dir.close)
+	doors, err := s.bind(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.openDatabase(ctx); err != nil {
+		return err
+	}
+	if err := s.openKeyring(ctx); err != nil {
+		return err
+	}
+	made := false
+	if s.ca, made, err = network.LoadAuthority(ctx, s.db, s.ring, s.hosts, s.o.Clock); err != nil {
+		return err
+	}
+	if made {
+		s.log.Info("a certificate authority was made for this installation")
+	}
+	if err := writeFile(s.dir.file("ca.pem"), s.ca.PEM(), 0o644); err != nil {
+		return err
+	}
+	files, err := network.OpenFiles(s.o.Certificates, s.o.Clock, s.log)
+	if err != nil {
+		return err
+	}
+	s.tls = network.TLS(s.hosts, s.ca, files)
+	if err := s.openRooms(ctx, doors); err != nil {
+		return err
+	}
+	return s.announce()
+}
+
+func (s *Server) openDatabase(ctx context.Context) error {
+	d, err := s.dialer()
+	if err != nil {
+		return err
+	}
+	s.db, err = meta.Open(ctx, meta.Options{URL: s.o.Database, Clock: s.o.Clock, Log: s.log, Dial: d.Func(dial.PostgreSQL)})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.db.Close)
+	return nil
+}
+
+// dialer knows the outbound connections of the server: so far the database's, and to exactly the configured servers.
+func (s *Server) dialer() (*dial.Dialer, error) {
+	rule := dial.Rule{Inside: true}
+	if strings.HasPrefix(s.o.Database, "postgres://") || strings.HasPrefix(s.o.Database, "postgresql://") {
+		cfg, err := pgconn.ParseConfig(s.o.Database)
+		if err != nil {
+			return nil, errors.New("the database URL cannot be read: it is postgres://USER:PASSWORD@HOST:PORT/NAME") // the cause quotes the URL
+		}
+		add := func(host string, port uint16) {
+			_, address := pgconn.NetworkAddress(host, port)
+			rule.To = append(rule.To, address)
+		}
+		add(cfg.Host, cfg.Port)
+		for _, f := range cfg.Fallbacks {
+			add(f.Host, f.Port)
+		}
+	}
+	return dial.New(dial.Options{Rules: map[dial.Purpose]dial.Rule{dial.PostgreSQL: rule}, Own: s.own, Log: s.log})
+}
+
+// own are this process's listeners, which it never connects to.
+func (s *Server) own() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, l := range s.listeners {
+		out = append(out, l.door.Addr())
+	}
+	return out
+}
+
+// openKeyring reads the installation key. It makes one only for a database that has sealed nothing yet: beside one that
+// has, a new key would hide that the right one is missing.
+func (s *Server) openKeyring(ctx context.Context) error {
+	_, err := os.Stat(s.o.InstallationKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		sealed := true
+		err = s.db.Read(ctx, func(tx *meta.Tx) error {
+			var err error
+			sealed, err = network.HasAuthority(tx)
+			return err
+		})
+		if err == nil && !sealed {
+			s.ring, err = meta.NewKeyring(s.o.InstallationKey)
+			return err
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.ring, err = meta.LoadKeyring(s.o.InstallationKey)
+	return err
+}
+
+// close undoes what was made, last first.
+func (s *Server) close() error {
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		errs = append(errs, s.closers[i]())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
+
+// Run serves until ctx ends or a listener fails, then stops in order. It returns nil after a clean stop. It may be called once.
+func (s *Server) Run(ctx context.Context) error {
+	failed := make(chan error, len(s.listeners)+2)
+	var serving sync.WaitGroup
+	start := func(fn func() error) {
+		serving.Go(func() {
+			if err := fn(); err != nil {
+				failed <- err
+			}
+		})
+	}
+	for _, l := range s.listeners {
+		start(func() error { return l.door.Serve(l.handler) })
+	}
+	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopJobs()
+	jobsDone := make(chan struct{})
+	go func() {
+		defer close(jobsDone)
+		if err := s.rooms.run(jobs); err != nil {
+			failed <- err
+		}
+	}()
+	s.rooms.ready.started()
+
+	var cause error
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping: requests in flight are answered, new connections are not accepted")
+	case cause = <-failed:
+		s.log.Error("stopping because a part failed", "error", cause)
+	}
+	errs := []error{cause}
+	s.rooms.ready.stopping()
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.DrainTimeout)
+	defer cancel()
+	errs = append(errs, s.drain(drain)...)
+	serving.Wait()
+	stopJobs()
+	select {
+	case <-jobsDone:
+	case <-time.After(s.o.DrainTimeout):
+		errs = append(errs, errors.New("background jobs did not stop in time; they go on at the next start"))
+	}
+	errs = append(errs, s.close())
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	s.log.Info("stopped")
+	return nil
+}
+
+// drain closes all doors together.
+func (s *Server) drain(ctx context.Context) []error {
+	errs := make([]error, len(s.listeners))
+	var wg sync.WaitGroup
+	for i, l := range s.listeners {
+		wg.Go(func() { errs[i] = l.door.Shutdown(ctx) })
+	}
+	wg.Wait()
+	return errs
+}
+
+// announce writes credentials.json and gathers what the welcome says.
+func (s *Server) announce() error {
+	first := s.rooms.first
+	c, err := s.dir.readCredentials()
+	if err != nil {
+		return err
+	}
+	public := s.listeners[0].door.Addr()
+	host := s.hosts.Management()[0]
+	c.ResourceManager = fmt.Sprintf("https://%s", hostPort(host, public.Port()))
+	c.ActiveDirectory = c.ResourceManager + "/adfs"
+	c.CAFile = s.dir.file("ca.pem")
+	c.ACRLoginServerSuffix = "." + s.hosts.Suffix()
+	c.Proxy = ""
+	w := Welcome{First: first.secret != "", Data: s.o.Data, CredentialsFile: s.dir.file("credentials.json"), InstallationKey: s.o.InstallationKey}
+	w.RegistryAuthority = hostPort(c.ACRLoginServerSuffix, public.Port())
+	for _, l := range s.listeners {
+		address := l.door.Addr().String()
+		switch z := l.door.Zone(); {
+		case z.Kind == network.Private:
+			w.Private = append(w.Private, Bound{address, z.Registry})
+		case z.Door == doorProxy:
+			c.Proxy = "http://" + address
+			w.RegistryAuthority = c.ACRLoginServerSuffix
+		case z.Door == doorAdmin:
+			w.Admin = address
+		}
+	}
+	if c.TenantID != first.tenant || c.ClientID == "" || first.secret != "" {
+		c.ClientID, c.ClientSecret = first.client, first.secret
+	}
+	c.TenantID, c.SubscriptionID = first.tenant, first.subscription
+	if c.ClientSecret == "" {
+		s.log.Warn("credentials.json holds no secret: 'embargo principal rotate' makes a new one", "principal", c.ClientID)
+	}
+	w.Credentials = c
+	s.welcome = w
+	return s.dir.writeCredentials(c)
+}
+
+func hostPort(host string, port uint16) string {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return fmt.Sprintf("%s:%d", host, port)
+}
