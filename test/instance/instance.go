@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package instance runs the built binary for the big suites: a real process, real sockets, a real database, and nothing of its inside.
+package instance
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/embargo-registry/embargo/meta/metatest"
+)
+
+// Credentials are what the server writes for its first client.
+type Credentials struct {
+	ResourceManager, ActiveDirectory, Proxy, CAFile, TenantID, SubscriptionID, ClientID, ClientSecret, ACRLoginServerSuffix string
+}
+
+// Server is a running embargo.
+type Server struct {
+	Credentials
+	// Data is its data directory, Config its configuration file ("" for none), Database the URL ("" for the default).
+	Data, Config, Database string
+	// Client trusts the server's CA and goes through its CONNECT proxy, so it reaches every name of the installation.
+	Client *http.Client
+
+	t    testing.TB
+	cmd  *exec.Cmd
+	done chan error
+	log  *buffer
+	arm  string
+}
+
+// buffer keeps the process's output.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// Binary builds the binary once for the test process. EMBARGO_BUILD_OVERLAY names a build overlay (the mutation tests use it).
+var Binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "embargo-bin")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "embargo")
+	args := []string{"build", "-o", path}
+	if o := os.Getenv("EMBARGO_BUILD_OVERLAY"); o != "" {
+		args = append(args, "-overlay", o)
+	}
+	out, err := exec.Command("go", append(args, "github.com/embargo-registry/embargo/cmd/embargo")...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building embargo: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// Each runs a subtest on each kind of database, with a server whose configuration file is config.
+func Each(t *testing.T, config string, fn func(t *testing.T, s *Server)) {
+	t.Helper()
+	for _, kind := range metatest.Kinds {
+		t.Run(kind, func(t *testing.T) { fn(t, New(t, kind, config)) })
+	}
+}
+
+// New starts a server on a fresh database of the kind. It ends with the test.
+func New(t testing.TB, kind, config string) *Server {
+	t.Helper()
+	s := &Server{t: t, Data: filepath.Join(t.TempDir(), "data")}
+	if kind == "postgres" {
+		s.Database = metatest.URL(t, kind)
+	}
+	if config != "" {
+		s.Config = filepath.Join(t.TempDir(), "embargo.yaml")
+		if err := os.WriteFile(s.Config, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		s.Kill()
+		if t.Failed() {
+			t.Logf("the server's log ends:\n%s", tail(s.log.String(), 6000))
+		}
+	})
+	s.Start()
+	return s
+}
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return s[len(s)-n:]
+	}
+	return s
+}
+
+// Start starts the process on the data directory and waits until it serves.
+func (s *Server) Start() {
+	s.t.Helper()
+	if err := s.TryStart(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// TryStart is Start with its error.
+func (s *Server) TryStart() error {
+	bin, err := Binary()
+	if err != nil {
+		return err
+	}
+	args := []string{"serve", "--data", s.Data, "--listen", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"}
+	if s.Database != "" {
+		args = append(args, "--database", s.Database)
+	}
+	if s.Config != "" {
+		args = append(args, "--config", s.Config)
+	}
+	// A restart rewrites the file with the new ports.
+	before, _ := os.Stat(filepath.Join(s.Data, "credentials.json"))
+	s.log = &buffer{}
+	s.cmd = exec.Command(bin, args...)
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	s.done = done
+	cmd := s.cmd
+	go func() { done <- cmd.Wait() }()
+	return s.await(before)
+}
+
+// await waits until the server answers on the address that it wrote.
+func (s *Server) await(before os.FileInfo) error {
+	deadline := time.Now().Add(60 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for time.Now().Before(deadline) {
+		select {
+		case err := <-s.done:
+			s.done <- err
+			return fmt.Errorf("embargo ended at its start: %w\n%s", err, tail(s.log.String(), 3000))
+		case <-tick.C:
+		}
+		path := filepath.Join(s.Data, "credentials.json")
+		st, err := os.Stat(path)
+		if err != nil || before != nil && st.ModTime().Equal(before.ModTime()) {
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if err != nil || json.Unmarshal(data, &s.Credentials) != nil {
+			continue
+		}
+		if err := s.connect(); err != nil {
+			return err
+		}
+		if resp, err := s.Client.Get(s.ResourceManager + "/metadata/endpoints?api-version=2015-01-01"); err == nil {
+			_ = resp.Body.Close() // only its coming matters
+			return nil
+		}
+	}
+	return errors.New("embargo did not serve within 60 s\n" + tail(s.log.String(), 3000))
+}
+
+func (s *Server) connect() error {
+	pem, err := os.ReadFile(s.CAFile)
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("%s holds no certificate", s.CAFile)
+	}
+	proxy, err := url.Parse(s.Proxy)
+	if err != nil {
+		return err
+	}
+	arm, err := url.Parse(s.ResourceManager)
+	if err != nil {
+		return err
+	}
+	s.Client = &http.Client{
+		Timeout: 2 * time.Minute,
+		Transport: &http.Transport{
+			TLSClientConfig:     &tls.Config{RootCAs: pool},
+			MaxIdleConnsPerHost: 64,
+			Proxy: func(r *http.Request) (*url.URL, error) {
+				if r.URL.Host == arm.Host {
+					return nil, nil
+				}
+				return proxy, nil
+			},
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return nil
+}
+
+// Kill ends the process with SIGKILL, as a power cut would end it.
+func (s *Server) Kill() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill() // it may have ended already
+	err := <-s.done
+	s.done <- err
+	s.cmd = nil
+}
+
+// Stop ends the process with SIGTERM and returns how it ended.
+func (s *Server) Stop() error {
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	err := <-s.done
+	s.done <- err
+	s.cmd = nil
+	return err
+}
+
+// Log is the process's output so far.
+func (s *Server) Log() string { return s.log.String() }
+
+// Run runs the binary's client commands with the arguments given and returns its output and error output.
+func (s *Server) Run(ctx context.Context, args ...string) (stdout, stderr string, err error) {
+	bin, err := Binary()
+	if err != nil {
+		return "", "", err
+	}
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(ctx, bin, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Env = append(os.Environ(), "EMBARGO_CONFIG_DIR="+filepath.Join(filepath.Dir(s.Data), "client"))
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+// Token is an ARM token of the first principal.
+func (s *Server) Token() string {
+	s.t.Helper()
+	if s.arm != "" {
+		return s.arm
+	}
+	token, err := s.TokenOf(s.ClientID, s.ClientSecret)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.arm = token
+	return token
+}
+
+// TokenOf is an ARM token of a principal.
+func (s *Server) TokenOf(id, secret string) (string, error) {
+	resp, err := s.Client.PostForm(s.ResourceManager+"/"+s.TenantID+"/oauth2/v2.0/token", url.Values{
+		"grant_type": {"client_credentials"}, "client_id": {id}, "client_secret": {secret}, "scope": {s.ResourceManager + "/.default"},
+	})
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		AccessToken string `json:"access_token"`
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", err
+	}
+	if err := json.Unmarshal(body, &answer); err != nil || answer.AccessToken == "" {
+		return "", fmt.Errorf("no token: %s: %s", resp.Status, body)
+	}
+	return answer.AccessToken, nil
+}
+
+// Answer is an HTTP answer with its body read.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// Get finds a member of a JSON body by its path ("properties.policies.exportPolicy.status"); "" when absent.
+func (a Answer) Get(path string) string {
+	var v any
+	if json.Unmarshal(a.Body, &v) != nil {
+		return ""
+	}
+	for _, part := range strings.Split(path, ".") {
+		m, ok := v.(map[string]any)
+		if !ok {
+			return ""
+		}
+		v = m[part]
+	}
+	if v == nil {
+		return ""
+	}
+	return fmt.Sprint(v)
+}
+
+// Do sends a request and reads its answer. The headers come in pairs.
+func (s *Server) Do(method, target string, body []byte, headers ...string) (Answer, error) {
+	var r io.Reader
+	if body != nil {
+		r = bytes.NewReader(body)
+	}
+	req, err := http.NewRequest(method, target, r)
+	if err != nil {
+		return Answer{}, err
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := s.Client.Do(req)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	return Answer{resp.StatusCode, resp.Header, data}, err
+}
+
+// ARM sends an ARM request as the first principal. The path begins at the resource manager; body is marshalled unless it is nil.
+func (s *Server) ARM(method, path string, body any) Answer {
+	s.t.Helper()
+	a, err := s.ARMAs(s.Token(), method, path, body)
+	if err != nil {
+		s.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return a
+}
+
+// ARMAs is ARM with another caller's token, and its error.
+func (s *Server) ARMAs(token, method, path string, body any) (Answer, error) {
+	var data []byte
+	if body != nil {
+		var err error
+		if data, err = json.Marshal(body); err != nil {
+			return Answer{}, err
+		}
+	}
+	return s.Do(method, s.ResourceManager+path, data, "Authorization", "Bearer "+token, "Content-Type", "application/json")
+}
+
+// Wait follows a long-running operation's Location to its end.
+func (s *Server) Wait(a Answer) Answer {
+	s.t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for a.Status == http.StatusAccepted {
+		location := a.Header.Get("Location")
+		if location == "" {
+			s.t.Fatalf("202 without Location: %s", a.Body)
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the operation %s does not end", location)
+		}
+		time.Sleep(20 * time.Millisecond) // between two polls
+		next, err := s.Do(http.MethodGet, location, nil, "Authorization", "Bearer "+s.Token())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if next.Header.Get("Location") == "" {
+			next.Header.Set("Location", location)
+		}
+		a = next
+	}
+	return a
+}
+
+// FreePort is a loopback address that nobody listens on at the moment.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Lines reads the log's JSON lines.
+func (s *Server) Lines() []map[string]any {
+	var all []map[string]any
+	scan := bufio.NewScanner(strings.NewReader(s.Log()))
+	for scan.Scan() {
+		var m map[string]any
+		if json.Unmarshal(scan.Bytes(), &m) == nil {
+			all = append(all, m)
+		}
+	}
+	return all
+}
