@@ -23,7 +23,7 @@ func (rq *request) dispatch(segments []string) error {
 	switch {
 	case len(rest) == 0 && (id.IsResource() || id.ResourceGroup() != ""):
 		return rq.resource(id)
-	case len(rest) == 1 && id.IsResource():
+	case len(rest) == 1 && (id.IsResource() || id.ResourceGroup() != ""):
 		return rq.under(id, rest[0])
 	case len(rest) == 1 && strings.EqualFold(rest[0], "resourceGroups") && id.Subscription() != "" && id.ResourceGroup() == "":
 		return rq.collection(groupType, id)

@@ -210,16 +210,26 @@ func (rq *request) page(tx *Tx, r *resource, at name.ResourceID, after string, l
 	if err != nil {
 		return nil, "", err
 	}
+	var filter *Filter
+	if r.rows == nil { // what has rows of its own reads its own filter
+		if filter, err = ParseFilter(rq.query["$filter"]); err != nil {
+			return nil, "", err
+		}
+	}
 	next := rq.pager(tx, r, at)
 	var out []*stored
-	seen := 0
+
 	for {
 		batch, err := next(after, limit+1)
 		if err != nil {
 			return nil, "", err
 		}
 		for _, s := range batch {
-			seen++
+			if !filter.Match(s.id, s.text("location"), s.tags()) {
+				after = s.id.Key()
+				continue
+			}
+
 			if !all {
 				if ok, err := tx.Can(r.name+"/read", s.id); err != nil {
 					return nil, "", err

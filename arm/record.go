@@ -16,7 +16,7 @@ import (
 
 // recordChange appends the audit record of one resource's change to the transaction; secrets are named, not shown.
 func (e *Engine) recordChange(tx *Tx, r *resource, id name.ResourceID, was, want *stored) error {
-	rec := audit.Record{Kind: audit.Change, Outcome: audit.Completed, Action: r.name + "/write", Resource: id.String()}
+	rec := audit.Record{Kind: audit.Change, Outcome: audit.Succeeded, Action: r.name + "/write", Resource: id.String()}
 	if want == nil {
 		rec.Action = r.name + "/delete"
 	}
@@ -40,7 +40,7 @@ func (s *stored) redacted() (json.RawMessage, error) {
 }
 
 func (e *Engine) recordAction(tx *Tx, action string, id name.ResourceID) error {
-	return e.record(tx, audit.Record{Kind: audit.Change, Outcome: audit.Completed, Action: action, Resource: id.String()})
+	return e.record(tx, audit.Record{Kind: audit.Change, Outcome: audit.Succeeded, Action: action, Resource: id.String()})
 }
 
 // record appends a record with what is known of the request.

@@ -335,6 +335,16 @@ func (s *stored) text(path string) string {
 	return v.String()
 }
 
+// tags are the document's tags, nil when it has none.
+func (s *stored) tags() map[string]string {
+	v := s.typ.schema.lookup(s.doc, "tags")
+	if !v.IsValid() {
+		return nil
+	}
+	tags, _ := v.Interface().(map[string]string)
+	return tags
+}
+
 var systemDataType = reflect.TypeFor[SystemData]()
 
 // touch records who writes, and when.

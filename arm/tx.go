@@ -31,6 +31,9 @@ func (tx *Tx) Meta() *meta.Tx { return tx.m }
 // World is the state in this transaction.
 func (tx *Tx) World() World { return tx.world }
 
+// Engine is the engine of the transaction.
+func (tx *Tx) Engine() *Engine { return tx.e }
+
 // Request is the request that the transaction serves.
 func (tx *Tx) Request() Request { return tx.req }
 
