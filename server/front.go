@@ -69,7 +69,7 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 
 // refuse answers what no protocol has got to see yet, in the envelope of the one that the host belongs to.
 func refuse(w http.ResponseWriter, role network.Role, f *fault.Fault) {
-	id := rand.Text()
+	id := newID()
 	var body any = map[string]any{"error": map[string]string{"code": f.Kind.ARM(), "message": f.Message}}
 	if role == network.RegistryHost || role == network.DataHost {
 		body = map[string]any{"errors": []any{map[string]string{"code": f.Kind.OCI(), "message": f.Message}}}
@@ -94,7 +94,7 @@ func refuse(w http.ResponseWriter, role network.Role, f *fault.Fault) {
 func (f *front) caught(rec *recorder, r *http.Request, peer *network.Peer, cause any) {
 	id := rec.Header().Get("X-Ms-Request-Id")
 	if id == "" {
-		id = rand.Text()
+		id = newID()
 	}
 	f.log.Error("panic", "id", id, "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
 	if rec.status != 0 {
@@ -178,4 +178,12 @@ func clip(s string) string {
 		s = s[:256] + "…"
 	}
 	return strings.ToValidUTF8(s, "?")
+}
+
+// newID is a random UUID.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // crypto/rand never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

@@ -10,6 +10,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,12 +63,22 @@ type Welcome struct {
 	InstallationKey   string
 	Credentials       Credentials
 	RegistryAuthority string // what follows a registry's name: suffix and, unless the proxy leads there, port
-	Admin             string
-	Private           []Bound
+	Listening         Listening
 }
 
 // Bound is a private listener and the address it got.
-type Bound struct{ Address, Registry string }
+type Bound struct {
+	Address  string `json:"address"`
+	Registry string `json:"registry"`
+}
+
+// Listening is where everything listens, as it stands in listening.json: with port 0 nobody knows it before.
+type Listening struct {
+	Public  string  `json:"public"`
+	Proxy   string  `json:"proxy"`
+	Admin   string  `json:"admin"`
+	Private []Bound `json:"private"`
+}
 
 // Welcome tells what this start made, and where everything listens.
 func (s *Server) Welcome() Welcome { return s.welcome }
@@ -201,6 +212,10 @@ func (s *Server) close() error {
 
 // Run serves until ctx ends or a listener fails, then stops in order. It returns nil after a clean stop. It may be called once.
 func (s *Server) Run(ctx context.Context) error {
+	socket, err := s.openAdminSocket(ctx)
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
 	failed := make(chan error, len(s.listeners)+2)
 	var serving sync.WaitGroup
 	start := func(fn func() error) {
@@ -210,6 +225,7 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		})
 	}
+	start(socket.run)
 	for _, l := range s.listeners {
 		start(func() error { return l.door.Serve(l.handler) })
 	}
@@ -236,6 +252,7 @@ func (s *Server) Run(ctx context.Context) error {
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.DrainTimeout)
 	defer cancel()
 	errs = append(errs, s.drain(drain)...)
+	errs = append(errs, socket.close(drain))
 	serving.Wait()
 	stopJobs()
 	select {
@@ -278,16 +295,17 @@ func (s *Server) announce() error {
 	c.Proxy = ""
 	w := Welcome{First: first.secret != "", Data: s.o.Data, CredentialsFile: s.dir.file("credentials.json"), InstallationKey: s.o.InstallationKey}
 	w.RegistryAuthority = hostPort(c.ACRLoginServerSuffix, public.Port())
+	w.Listening = Listening{Public: public.String(), Private: []Bound{}}
 	for _, l := range s.listeners {
 		address := l.door.Addr().String()
 		switch z := l.door.Zone(); {
 		case z.Kind == network.Private:
-			w.Private = append(w.Private, Bound{address, z.Registry})
+			w.Listening.Private = append(w.Listening.Private, Bound{address, z.Registry})
 		case z.Door == doorProxy:
 			c.Proxy = "http://" + address
-			w.RegistryAuthority = c.ACRLoginServerSuffix
+			w.Listening.Proxy, w.RegistryAuthority = address, c.ACRLoginServerSuffix
 		case z.Door == doorAdmin:
-			w.Admin = address
+			w.Listening.Admin = address
 		}
 	}
 	if c.TenantID != first.tenant || c.ClientID == "" || first.secret != "" {
@@ -299,6 +317,13 @@ func (s *Server) announce() error {
 	}
 	w.Credentials = c
 	s.welcome = w
+	b, err := json.MarshalIndent(w.Listening, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeFile(s.dir.file("listening.json"), append(b, '\n'), 0o600); err != nil {
+		return err
+	}
 	return s.dir.writeCredentials(c)
 }
 

@@ -59,34 +59,48 @@ func (e edits) Set(s string) error {
 	return nil
 }
 
-// paths are the resources' ids.
-func (t *target) paths(client *armclient.Client) ([]string, error) {
-	if len(t.ids) > 0 {
-		for _, id := range t.ids {
-			if !strings.HasPrefix(id, "/") {
-				return nil, usage("argument --ids: %q is not a resource id", id)
-			}
+// check refuses a target that names no resource.
+func (t *target) check() error {
+	for _, id := range t.ids {
+		if !strings.HasPrefix(id, "/") {
+			return usage("argument --ids: %q is not a resource id", id)
 		}
-		return t.ids, nil
 	}
-	namespace, typ := t.namespace, t.typ
-	if namespace == "" {
-		namespace, typ, _ = strings.Cut(t.typ, "/")
+	if len(t.ids) > 0 {
+		return nil
 	}
+	namespace, typ := t.split()
 	var missing []string
 	if t.name == "" {
 		missing = append(missing, "--name/-n")
 	}
-	if t.typ == "" || typ == "" {
+	if namespace == "" || typ == "" {
 		missing = append(missing, "--resource-type (with its namespace, or with --namespace)")
 	}
 	if len(missing) > 0 {
-		return nil, usage("the following arguments are required: %s, or --ids", strings.Join(missing, ", "))
+		return usage("the following arguments are required: %s, or --ids", strings.Join(missing, ", "))
 	}
+	if strings.Count(typ, "/") != strings.Count(t.name, "/") {
+		return usage("the type %q and the name %q have different numbers of segments", typ, t.name)
+	}
+	return nil
+}
+
+func (t *target) split() (namespace, typ string) {
+	if t.namespace != "" {
+		return t.namespace, strings.TrimPrefix(t.typ, t.namespace+"/")
+	}
+	namespace, typ, _ = strings.Cut(t.typ, "/")
+	return namespace, typ
+}
+
+// paths are the resources' ids.
+func (t *target) paths(client *armclient.Client) []string {
+	if len(t.ids) > 0 {
+		return t.ids
+	}
+	namespace, typ := t.split()
 	types, names := strings.Split(typ, "/"), strings.Split(t.name, "/")
-	if len(types) != len(names) {
-		return nil, usage("the type %q and the name %q have different numbers of segments", typ, t.name)
-	}
 	path := scope(client, t.subscription, t.group) + "/providers/" + url.PathEscape(namespace)
 	for part := range strings.SplitSeq(t.parent, "/") {
 		if part != "" {
@@ -96,7 +110,7 @@ func (t *target) paths(client *armclient.Client) ([]string, error) {
 	for i := range types {
 		path += "/" + url.PathEscape(types[i]) + "/" + url.PathEscape(names[i])
 	}
-	return []string{path}, nil
+	return []string{path}
 }
 
 func scope(client *armclient.Client, subscription, group string) string {
@@ -170,22 +184,16 @@ func each(cmd *cobra.Command, t *target, p printed, do func(ctx context.Context,
 	if err := p.check(); err != nil {
 		return err
 	}
-	if len(t.ids) == 0 && (t.name == "" || t.typ == "") {
-		if _, err := t.paths(&armclient.Client{}); err != nil {
-			return err
-		}
+	if err := t.check(); err != nil {
+		return err
 	}
 	ctx := cmd.Context()
 	client, err := open(ctx)
 	if err != nil {
 		return err
 	}
-	paths, err := t.paths(client)
-	if err != nil {
-		return err
-	}
 	var results []any
-	for _, path := range paths {
+	for _, path := range t.paths(client) {
 		version, err := t.apiVersion(ctx, client, path)
 		if err != nil {
 			return err
@@ -305,6 +313,9 @@ func createCommand() *cobra.Command {
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		if properties == "" {
 			return usage("the following arguments are required: --properties/-p")
+		}
+		if err := t.check(); err != nil {
+			return err
 		}
 		given, err := object(properties)
 		if err != nil {

@@ -70,10 +70,10 @@ func welcome(w io.Writer, v server.Welcome) {
 	if v.Credentials.Proxy != "" {
 		fmt.Fprintf(w, "Proxy             %s (the way to these names without DNS)\n", v.Credentials.Proxy)
 	}
-	if v.Admin != "" {
-		fmt.Fprintf(w, "Health            http://%s/healthz and /readyz\n", v.Admin)
+	if v.Listening.Admin != "" {
+		fmt.Fprintf(w, "Health            http://%s/healthz and /readyz\n", v.Listening.Admin)
 	}
-	for _, p := range v.Private {
+	for _, p := range v.Listening.Private {
 		fmt.Fprintf(w, "Private listener  %s for the registry %s\n", p.Address, p.Registry)
 	}
 	if v.First {
