@@ -71,6 +71,7 @@ const (
 	TagUnknown
 	SizeInvalid
 	RangeInvalid
+	RangeNotSatisfiable
 	PaginationInvalid
 	Unsupported
 	StorageFull
@@ -149,6 +150,7 @@ var table = map[Kind]row{
 	TagUnknown:          {404, "NotFound", "MANIFEST_UNKNOWN"},
 	SizeInvalid:         {400, "BadRequest", "SIZE_INVALID"},
 	RangeInvalid:        {416, "BadRequest", "BLOB_UPLOAD_INVALID"},
+	RangeNotSatisfiable: {416, "RangeNotSatisfiable", "RANGE_INVALID"},
 	PaginationInvalid:   {400, "BadRequest", "PAGINATION_NUMBER_INVALID"},
 	Unsupported:         {405, "MethodNotAllowed", "UNSUPPORTED"},
 	StorageFull:         {507, "InsufficientStorage", "DENIED"},

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"strings"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/name"
+)
+
+// kind is what a path means.
+type kind int
+
+const (
+	kindBase kind = iota
+	kindCatalog
+	kindTags
+	kindManifest
+	kindReferrers
+	kindBlob
+	kindUploads
+	kindUpload
+	kindToken
+	kindExchange
+)
+
+// target is a parsed path. Repository is set for every kind below kindCatalog but the token endpoints; of Tag, Digest and Upload, what
+// the kind has.
+type target struct {
+	kind       kind
+	repository name.Repository
+	tag        name.Tag
+	digest     name.Digest
+	upload     string
+}
+
+// reference is the manifest that the target names.
+func (t target) reference() name.Reference {
+	return name.Reference{Repository: t.repository, Tag: t.tag, Digest: t.digest}
+}
+
+// parsePath reads the path of a request, percent-decoded. It is pure. A repository's name may hold any of the protocol's own words, so the
+// path is read from its end. Errors: NameInvalid, TagInvalid, DigestInvalid, BlobUploadUnknown for a malformed upload id, and
+// NotFound for what is no path of the protocol.
+// Source: OCI distribution 1.1, section "Endpoints".
+func parsePath(path string) (target, error) {
+	switch path {
+	case "/v2", "/v2/":
+		return target{kind: kindBase}, nil
+	case "/v2/_catalog":
+		return target{kind: kindCatalog}, nil
+	case "/oauth2/token":
+		return target{kind: kindToken}, nil
+	case "/oauth2/exchange":
+		return target{kind: kindExchange}, nil
+	}
+	rest, ok := strings.CutPrefix(path, "/v2/")
+	if !ok {
+		return target{}, unknownPath(path)
+	}
+	// The longest tail has three segments: blobs/uploads/{id}.
+	rest, last := cutLast(rest)
+	head, word := cutLast(rest)
+	switch {
+	case word == "manifests":
+		return manifestPath(head, last)
+	case word == "tags" && last == "list":
+		return repositoryPath(target{kind: kindTags}, head)
+	case word == "referrers":
+		return digestPath(kindReferrers, head, last)
+	case word == "blobs" && last == "uploads":
+		return repositoryPath(target{kind: kindUploads}, head)
+	case word == "blobs":
+		return digestPath(kindBlob, head, last)
+	case word == "uploads":
+		if repo, blobs := cutLast(head); blobs == "blobs" {
+			if last == "" {
+				return repositoryPath(target{kind: kindUploads}, repo)
+			}
+			return uploadPath(repo, last)
+		}
+	}
+	return target{}, unknownPath(path)
+}
+
+// cutLast splits before the last slash; without one, all is last.
+func cutLast(s string) (head, last string) {
+	i := strings.LastIndexByte(s, '/')
+	if i < 0 {
+		return "", s
+	}
+	return s[:i], s[i+1:]
+}
+
+func repositoryPath(t target, repo string) (target, error) {
+	var err error
+	t.repository, err = name.ParseRepository(repo)
+	return t, err
+}
+
+func digestPath(k kind, repo, digest string) (target, error) {
+	t, err := repositoryPath(target{kind: k}, repo)
+	if err == nil {
+		t.digest, err = name.ParseDigest(digest)
+	}
+	return t, err
+}
+
+func manifestPath(repo, ref string) (target, error) {
+	t, err := repositoryPath(target{kind: kindManifest}, repo)
+	switch {
+	case err != nil:
+	case name.IsDigest(ref):
+		t.digest, err = name.ParseDigest(ref)
+	default:
+		t.tag, err = name.ParseTag(ref)
+	}
+	return t, err
+}
+
+// uploadPath: an id is what this server gives out: hexadecimal digits. Any other was never one.
+func uploadPath(repo, id string) (target, error) {
+	t, err := repositoryPath(target{kind: kindUpload}, repo)
+	if err != nil {
+		return t, err
+	}
+	if len(id) > 64 || strings.Trim(id, "0123456789abcdef") != "" {
+		return t, fault.New(fault.BlobUploadUnknown, "The upload %q is not known here. Begin a new one.", clip(id))
+	}
+	t.upload = id
+	return t, nil
+}
+
+func unknownPath(path string) error {
+	if strings.HasPrefix(path, "/acr/v1/") {
+		return fault.New(fault.NotFound, "The interface /acr/v1 is not offered: use the distribution protocol under /v2/ (tags/list, manifests, _catalog).")
+	}
+	return fault.New(fault.NotFound, "%q is no path of the distribution protocol.", clip(path))
+}
+
+// clip makes a client's text fit for a message.
+func clip(s string) string {
+	if len(s) > 128 {
+		s = s[:128] + "…"
+	}
+	return strings.ToValidUTF8(s, "?")
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package oci is the distribution protocol (OCI distribution 1.1) and the token endpoints of a registry's host, over HTTP. It hides paths,
+// headers, ranges, upload sessions, challenges and the error envelope; it knows no storage and no policy but the order of questions:
+// may this connection enter, who is calling, may the caller do this, and only then whether what is asked exists. It
+// promises that an absent repository and one that the caller may not read answer alike. It refuses what no row of its table of routes serves.
+package oci
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/network"
+)
+
+// Options configure a Server. All but Random and Log are required.
+type Options struct {
+	DB       *meta.DB
+	Identity *identity.Service
+	Registry Registry
+	Audit    *audit.Log
+	// Locate tells which registry a request is for (its name, in any casing) and which connection it came on. It must not believe a header
+	// about the connection.
+	Locate func(r *http.Request) (registry string, peer *network.Peer)
+	// Random makes request ids; nil is the system's.
+	Random io.Reader
+	// Log gets the causes of 5xx; nil discards.
+	Log *slog.Logger
+}
+
+// Server answers the requests of every registry of an installation. It is safe for concurrent use.
+type Server struct {
+	o Options
+}
+
+// New makes a server.
+func New(o Options) (*Server, error) {
+	if o.DB == nil || o.Identity == nil || o.Registry == nil || o.Audit == nil || o.Locate == nil {
+		return nil, errors.New("oci: a server needs a database, an identity service, a registry, an audit log and Locate")
+	}
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{o: o}, nil
+}
+
+// exchange is one request and its answer.
+type exchange struct {
+	s    *Server
+	w    http.ResponseWriter
+	r    *http.Request
+	at   target
+	call Call
+	// basic: the caller sent a password, so a token with another scope would not help.
+	basic bool
+}
+
+// right is what a route asks of its caller on the repository (or the catalog) of its path, in the verbs of token scopes.
+type right struct {
+	// needs must all be held.
+	needs []string
+	// ask is the action list of the challenge's scope.
+	ask string
+}
+
+var (
+	toPull   = right{[]string{"pull"}, "pull"}
+	toPush   = right{[]string{"push"}, "pull,push"}
+	toDelete = right{[]string{"delete"}, "delete"}
+	toEnter  = right{}
+)
+
+// route is a row of the table: what a kind of path does under a method.
+type route struct {
+	kind   kind
+	method string
+	right  right
+	handle func(x *exchange) error
+}
+
+// routes is the whole protocol. A method that is not here for a kind is answered 405.
+var routes = []route{
+	{kindBase, "GET", toEnter, (*exchange).base},
+	{kindBase, "HEAD", toEnter, (*exchange).base},
+	{kindCatalog, "GET", right{[]string{"*"}, "*"}, (*exchange).catalog},
+	{kindTags, "GET", toPull, (*exchange).tags},
+	{kindReferrers, "GET", toPull, (*exchange).referrers},
+	{kindManifest, "GET", toPull, (*exchange).getManifest},
+	{kindManifest, "HEAD", toPull, (*exchange).headManifest},
+	{kindManifest, "PUT", toPush, (*exchange).putManifest},
+	{kindManifest, "DELETE", toDelete, (*exchange).deleteManifest},
+	{kindBlob, "GET", toPull, (*exchange).getBlob},
+	{kindBlob, "HEAD", toPull, (*exchange).headBlob},
+	{kindBlob, "DELETE", toDelete, (*exchange).deleteBlob},
+	{kindUploads, "POST", toPush, (*exchange).beginUpload},
+	{kindUpload, "GET", toPush, (*exchange).uploadStatus},
+	{kindUpload, "HEAD", toPush, (*exchange).uploadStatus},
+	{kindUpload, "PATCH", toPush, (*exchange).appendUpload},
+	{kindUpload, "PUT", toPush, (*exchange).finishUpload},
+	{kindUpload, "DELETE", toPush, (*exchange).cancelUpload},
+	{kindToken, "GET", toEnter, (*exchange).tokenByGet},
+	{kindToken, "POST", toEnter, (*exchange).tokenByPost},
+	{kindExchange, "POST", toEnter, (*exchange).exchangeToken},
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{s: s, w: w, r: r}
+	h := w.Header()
+	x.call.Correlation = s.correlation(r)
+	x.call.UserAgent = clip(r.UserAgent())
+	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
+	h.Set("X-Ms-Correlation-Request-Id", x.call.Correlation)
+	h.Set("X-Ms-Request-Id", x.call.Correlation)
+	h.Set("X-Content-Type-Options", "nosniff")
+	if err := x.serve(); err != nil {
+		x.fail(err)
+	}
+}
+
+// serve asks the questions in their order.
+func (x *exchange) serve() error {
+	registry, peer := x.s.o.Locate(x.r)
+	if peer == nil {
+		peer = &network.Peer{}
+	}
+	x.call.Peer = peer
+	at, malformed := parsePath(x.r.URL.Path)
+	x.at = at
+	row, allowed := x.find()
+	var denied error
+	err := x.s.o.DB.Read(x.r.Context(), func(tx *meta.Tx) error {
+		var err error
+		if x.call.Registry, err = tx.RegistryByName(registry); errors.Is(err, meta.ErrNotFound) {
+			return fault.New(fault.NameUnknown, "There is no registry '%s' here.", clip(strings.ToLower(registry))).Because(err)
+		} else if err != nil {
+			return err
+		}
+		if denied = network.Enter(x.call.Registry, peer); denied != nil {
+			return nil
+		}
+		if malformed != nil || !allowed || at.kind == kindToken || at.kind == kindExchange {
+			return nil
+		}
+		return x.authorise(tx, row.right)
+	})
+	switch {
+	case err != nil:
+		return err
+	case denied != nil:
+		x.recordDenied(denied)
+		return denied
+	case malformed != nil:
+		return malformed
+	case !allowed:
+		return x.notAllowed()
+	}
+	return row.handle(x)
+}
+
+// find is the route of the request.
+func (x *exchange) find() (route, bool) {
+	for _, row := range routes {
+		if row.kind == x.at.kind && row.method == x.r.Method {
+			return row, true
+		}
+	}
+	return route{}, false
+}
+
+func (x *exchange) notAllowed() error {
+	var methods []string
+	for _, row := range routes {
+		if row.kind == x.at.kind {
+			methods = append(methods, row.method)
+		}
+	}
+	x.w.Header().Set("Allow", strings.Join(methods, ", "))
+	return fault.New(fault.Unsupported, "The method %s is not supported here; %s is.", clip(x.r.Method), strings.Join(methods, ", "))
+}
+
+// recordDenied puts a refusal of the network rules on record; it never got as far as the gate.
+func (x *exchange) recordDenied(err error) {
+	row := x.call.Registry
+	x.s.o.Audit.Note(audit.Record{
+		Kind: audit.Decision, Action: "Microsoft.ContainerRegistry/registries/pull/read", Outcome: audit.Refused,
+		Rule: "publicNetworkAccess", Reason: fault.From(err).Message, Route: "R2",
+		Resource: row.ResourceID, Registry: row.ID, LoginServer: row.LoginServer, Epoch: row.Epoch,
+		Repository: string(x.at.repository), Reference: x.r.Method + " " + clip(x.r.URL.Path), Digest: string(x.at.digest),
+		Source:      x.source(),
+		Correlation: x.call.Correlation,
+	})
+}
+
+func (x *exchange) source() audit.Source {
+	return audit.Source{Address: x.call.Peer.Addr.String(), Zone: x.call.Peer.Zone.String(), UserAgent: x.call.UserAgent}
+}
+
+// base answers the ping of the protocol.
+func (x *exchange) base() error { return x.json(http.StatusOK, struct{}{}) }
+
+// origin is the scheme and authority that the client reached the registry by.
+func (x *exchange) origin() string {
+	scheme := "http"
+	if x.call.Peer.TLS {
+		scheme = "https"
+	}
+	return scheme + "://" + x.r.Host
+}
+
+// repositoryURL is an absolute URL below the repository of the request.
+func (x *exchange) repositoryURL(tail string) string {
+	return x.origin() + "/v2/" + string(x.at.repository) + tail
+}
+
+func (x *exchange) blobURL(d name.Digest) string { return x.repositoryURL("/blobs/" + string(d)) }
+
+// correlation is the id of a request: the client's own if it has a plain one, else a random UUID.
+func (s *Server) correlation(r *http.Request) string {
+	for _, h := range []string{"X-Ms-Correlation-Request-Id", "X-Ms-Client-Request-Id"} {
+		if id := r.Header.Get(h); plainID(id) {
+			return id
+		}
+	}
+	var b [16]byte
+	if _, err := io.ReadFull(s.o.Random, b[:]); err != nil {
+		return ""
+	}
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func plainID(s string) bool {
+	if len(s) < 8 || len(s) > 64 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+)
+
+// manifestLimit is the size of the largest manifest. Source: OCI distribution 1.1, section "Pushing Manifests": at least 4 MiB.
+const manifestLimit = 4 << 20
+
+// beginUpload starts an upload, or finishes one at once: by mounting a blob of another repository, or with the whole blob in the body.
+func (x *exchange) beginUpload() error {
+	q := x.r.URL.Query()
+	if q.Get("mount") != "" && q.Get("from") != "" {
+		d, err := name.ParseDigest(q.Get("mount"))
+		if err != nil {
+			return err
+		}
+		from, err := name.ParseRepository(q.Get("from"))
+		if err != nil {
+			return err
+		}
+		done, err := x.mount(from, d)
+		if err != nil {
+			return err
+		}
+		if done {
+			return x.stored(x.blobURL(d), d)
+		}
+	}
+	if q.Has("digest") {
+		return x.pushWhole(q.Get("digest"))
+	}
+	u, err := x.s.o.Registry.Begin(x.r.Context(), x.call, x.at.repository)
+	if err != nil {
+		return err
+	}
+	x.session(u)
+	return x.empty(http.StatusAccepted)
+}
+
+// mount puts a blob of another repository into this one, if the caller may read it there. Absent, forbidden and not there answer
+// alike: an upload begins.
+func (x *exchange) mount(from name.Repository, d name.Digest) (bool, error) {
+	allowed := false
+	err := x.s.o.DB.Read(x.r.Context(), func(tx *meta.Tx) (err error) {
+		allowed, err = x.may(tx, x.call.Caller, "repository", string(from), "pull")
+		return err
+	})
+	if err != nil || !allowed {
+		return false, err
+	}
+	return x.s.o.Registry.Mount(x.r.Context(), x.call, x.at.repository, from, d)
+}
+
+// pushWhole takes a blob in one request. Source: OCI distribution 1.1, section "Single POST".
+func (x *exchange) pushWhole(digest string) error {
+	d, err := name.ParseDigest(digest)
+	if err != nil {
+		return err
+	}
+	u, err := x.s.o.Registry.Begin(x.r.Context(), x.call, x.at.repository)
+	if err != nil {
+		return err
+	}
+	if err := u.Finish(x.r.Context(), d, x.body(x.r.Body)); err != nil {
+		// The client has no name for this upload, so nobody could go on with it.
+		return errors.Join(err, u.Cancel(context.WithoutCancel(x.r.Context())))
+	}
+	return x.stored(x.blobURL(d), d)
+}
+
+// session says where an upload stands.
+func (x *exchange) session(u Upload) {
+	h := x.w.Header()
+	h.Set("Location", x.repositoryURL("/blobs/uploads/"+u.ID()))
+	h.Set("Docker-Upload-Uuid", u.ID())
+	h.Set("Range", fmt.Sprintf("0-%d", max(u.Offset()-1, 0)))
+	h.Set("Cache-Control", "no-store")
+}
+
+func (x *exchange) stored(location string, d name.Digest) error {
+	h := x.w.Header()
+	h.Del("Range")
+	h.Del("Docker-Upload-Uuid")
+	h.Del("Cache-Control")
+	h.Set("Location", location)
+	h.Set("Docker-Content-Digest", string(d))
+	return x.empty(http.StatusCreated)
+}
+
+func (x *exchange) upload() (Upload, error) {
+	return x.s.o.Registry.Upload(x.r.Context(), x.call, x.at.repository, x.at.upload)
+}
+
+func (x *exchange) uploadStatus() error {
+	u, err := x.upload()
+	if err != nil {
+		return err
+	}
+	x.session(u)
+	return x.empty(http.StatusNoContent)
+}
+
+// appendUpload takes a chunk: streamed when it has no Content-Range, else at the place that it names.
+func (x *exchange) appendUpload() error {
+	u, err := x.upload()
+	if err != nil {
+		return err
+	}
+	x.session(u)
+	body, check, err := x.chunk(u)
+	if err != nil {
+		return err
+	}
+	if _, err := u.Append(x.r.Context(), body); err != nil {
+		return err
+	}
+	x.session(u)
+	if err := check(); err != nil {
+		return err
+	}
+	return x.empty(http.StatusAccepted)
+}
+
+// finishUpload takes the rest, if there is one, and closes the upload.
+func (x *exchange) finishUpload() error {
+	u, err := x.upload()
+	if err != nil {
+		return err
+	}
+	x.session(u)
+	d, err := name.ParseDigest(x.r.URL.Query().Get("digest"))
+	if err != nil {
+		return err
+	}
+	body, check, err := x.chunk(u)
+	if err != nil {
+		return err
+	}
+	// The announced length is checked before the content is stored: the reader fails where the body is too long or too short.
+	if err := u.Finish(x.r.Context(), d, &checkedReader{body, check}); err != nil {
+		return err
+	}
+	return x.stored(x.blobURL(d), d)
+}
+
+func (x *exchange) cancelUpload() error {
+	u, err := x.upload()
+	if err != nil {
+		return err
+	}
+	if err := u.Cancel(x.r.Context()); err != nil {
+		return err
+	}
+	return x.empty(http.StatusNoContent)
+}
+
+// chunk is the body of a PATCH or PUT, judged by its Content-Range: it must begin where the upload stands and be as long as it says.
+// check is asked when the body has been read. Errors: RangeInvalid, SizeInvalid.
+func (x *exchange) chunk(u Upload) (body io.Reader, check func() error, err error) {
+	fine := func() error { return nil }
+	body = x.body(x.r.Body)
+	header := x.r.Header.Get("Content-Range")
+	if header == "" {
+		return body, fine, nil
+	}
+	at, ok := parseContentRange(header)
+	switch {
+	case !ok:
+		return nil, nil, fault.New(fault.RangeInvalid, "The Content-Range %q can't be read: it is <first byte>-<last byte>.", clip(header))
+	case at.off != u.Offset():
+		return nil, nil, fault.New(fault.RangeInvalid, "The chunk begins at byte %d, but the upload stands at byte %d. Send the chunk that begins there.", at.off, u.Offset())
+	case x.r.ContentLength >= 0 && x.r.ContentLength != at.n:
+		return nil, nil, fault.New(fault.SizeInvalid, "The Content-Range %q means %d bytes, but Content-Length says %d.", clip(header), at.n, x.r.ContentLength)
+	}
+	counted := &io.LimitedReader{R: body, N: at.n}
+	return counted, func() error {
+		var one [1]byte
+		if n, _ := io.ReadFull(body, one[:]); n > 0 {
+			return fault.New(fault.SizeInvalid, "The body is longer than the %d bytes of its Content-Range. What lay within was taken.", at.n)
+		}
+		if counted.N > 0 {
+			return fault.New(fault.SizeInvalid, "The body is %d bytes shorter than its Content-Range says. What came was taken.", counted.N)
+		}
+		return nil
+	}, nil
+}
+
+// checkedReader asks check at the end of a body.
+type checkedReader struct {
+	io.Reader
+	check func() error
+}
+
+func (r *checkedReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if errors.Is(err, io.EOF) {
+		if bad := r.check(); bad != nil {
+			return n, bad
+		}
+	}
+	return n, err
+}
+
+// body names the failure to read a request's body: it is the client's connection that broke, not this server.
+func (x *exchange) body(r io.Reader) io.Reader { return bodyReader{r} }
+
+type bodyReader struct{ r io.Reader }
+
+func (b bodyReader) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fault.New(fault.BlobUploadInvalid, "The body broke off. Ask for the upload's status and go on from there.").Because(err)
+	}
+	return n, err
+}
+
+func (x *exchange) putManifest() error {
+	content, err := io.ReadAll(io.LimitReader(x.r.Body, manifestLimit+1))
+	if err != nil {
+		return fault.New(fault.ManifestInvalid, "The body broke off.").Because(err)
+	}
+	if len(content) > manifestLimit {
+		return fault.New(fault.RequestTooLarge, "A manifest has at most %d bytes.", manifestLimit)
+	}
+	media, err := mediaType(x.r.Header.Get("Content-Type"))
+	if err != nil {
+		return err
+	}
+	p, err := x.s.o.Registry.PutManifest(x.r.Context(), x.call, x.at.reference(), media, content)
+	if err != nil {
+		return err
+	}
+	if p.Subject != "" {
+		x.w.Header().Set("OCI-Subject", string(p.Subject))
+	}
+	return x.stored(x.repositoryURL("/manifests/"+string(p.Digest)), p.Digest)
+}
+
+// mediaType is a Content-Type without its parameters; "" when there is none.
+func mediaType(header string) (string, error) {
+	if strings.TrimSpace(header) == "" {
+		return "", nil
+	}
+	media, _, err := mime.ParseMediaType(header)
+	if err != nil && media == "" {
+		return "", fault.New(fault.ManifestInvalid, "The Content-Type %q can't be read.", clip(header))
+	}
+	return media, nil
+}
