@@ -96,3 +96,29 @@ func (tx *Tx) As(c identity.Caller, fn func(tx *Tx) error) error {
 	defer func() { tx.req.Caller = was }()
 	return fn(tx)
 }
+
+// Lock takes the root resource of id for the rest of the transaction, before anything is read that a write depends on.
+func (tx *Tx) Lock(id name.ResourceID) error { return tx.e.lock(tx, id) }
+
+// FirstBelow is a resource below a scope, and whether there is one.
+func (tx *Tx) FirstBelow(scope name.ResourceID) (name.ResourceID, bool, error) {
+	where, args := scopeWhere(scope, 2)
+	after := ""
+	for {
+		page, err := tx.e.page(tx, where, after, 16, args...)
+		if err != nil || len(page) == 0 {
+			return name.ResourceID{}, false, err
+		}
+		for _, s := range page {
+			if s.id.Within(scope) && !s.id.Equal(scope) {
+				return s.id, true, nil
+			}
+			after = s.id.Key()
+		}
+	}
+}
+
+// RecordAction appends the audit record of an action on a scope.
+func (tx *Tx) RecordAction(action string, scope name.ResourceID) error {
+	return tx.e.recordAction(tx, action, scope)
+}
