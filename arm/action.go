@@ -117,7 +117,7 @@ func (rq *request) act(a Action, r *resource, p *provider, id name.ResourceID) e
 func (rq *request) runAction(tx *Tx, a Action, on string, id name.ResourceID, tree map[string]any, shape shape, write bool) (reply, error) {
 	rq.provider = true
 	body := reflect.New(a.body.req.typ)
-	d := &decoder{shape: shape, sent: map[string]bool{}}
+	d := &decoder{shape: shape, action: true, sent: map[string]bool{}}
 	if err := a.body.req.setDefaults(body.Elem()); err != nil {
 		return reply{}, err
 	}

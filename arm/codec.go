@@ -103,7 +103,7 @@ func (c *Codec) Merge(apiVersion string, was, body []byte, patch bool) ([]byte, 
 	if !ok {
 		return nil, invalidContent("", "the content must be an object and is %s", describe(tree))
 	}
-	d := &decoder{shape: s, patch: patch, exists: was != nil, sent: map[string]bool{}}
+	d := &decoder{shape: s, patch: patch, sent: map[string]bool{}}
 	want, before := c.r.fresh(), reflect.Value{}
 	if was != nil {
 		stored, err := c.parse(was)

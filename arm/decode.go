@@ -22,7 +22,7 @@ type decoder struct {
 	shape  shape
 	patch  bool
 	inside bool // written by the engine's own hooks: read-only members are taken too
-	exists bool // there is a stored document
+	action bool // an action's body: it has no envelope of the engine's
 	sent   map[string]bool
 	faults []*fault.Fault
 }
@@ -91,7 +91,7 @@ func (d *decoder) replace(s *schema, tree map[string]any, dst, stored reflect.Va
 		if stored.IsValid() {
 			from = stored.FieldByIndex(f.index)
 		}
-		if engineOwned(at) || f.readonly && !d.inside || !f.api.hold(d.shape) {
+		if !d.action && engineOwned(at) || f.readonly && !d.inside || !f.api.hold(d.shape) {
 			f.keepOrDefault(to, from)
 			continue
 		}
@@ -117,7 +117,7 @@ func (d *decoder) merge(s *schema, tree map[string]any, dst reflect.Value, path 
 	for _, f := range s.fields {
 		v, ok := given[f]
 		at := join(path, f.name)
-		if !ok || engineOwned(at) || f.nopatch || f.readonly && !d.inside || !f.api.hold(d.shape) {
+		if !ok || !d.action && engineOwned(at) || f.nopatch || f.readonly && !d.inside || !f.api.hold(d.shape) {
 			continue
 		}
 		to := dst.FieldByIndex(f.index)

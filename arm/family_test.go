@@ -3,10 +3,14 @@
 package arm_test
 
 import (
+	"context"
 	"time"
 
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/job"
+	"github.com/embargo-registry/embargo/name"
 )
 
 // The type family of these tests: vaults, locked or open, with doors that may exist only while the vault is open.
@@ -177,5 +181,38 @@ func bank() arm.Namespace {
 				return checked{Reason: &reason}, nil
 			}),
 		},
+	}
+}
+
+type group struct {
+	ID         string            `json:"id"`
+	Name       string            `json:"name"`
+	Type       string            `json:"type"`
+	Location   string            `json:"location" arm:"required"`
+	Tags       map[string]string `json:"tags" arm:"omitempty"`
+	Properties struct {
+		ProvisioningState string `json:"provisioningState" arm:"readonly"`
+	} `json:"properties"`
+}
+
+// groups is as much of Microsoft.Resources as the engine needs: groups whose deletion is a job.
+func groups() arm.Namespace {
+	return arm.Namespace{
+		Name: "Microsoft.Resources", Versions: arm.Versions{Since: "2015-01-01", List: []string{"2021-04-01"}},
+		Types: []arm.Resource{&arm.Type[group]{
+			Name: "Microsoft.Resources/resourceGroups", Display: "Resource group", Scope: arm.InSubscription, Verbs: arm.AllVerbs, Answers: arm.Answers{Absent: 404},
+			DeleteJob: func(c arm.Change[group]) job.Spec { return job.Spec{Kind: "test.emptyGroup", Args: c.ID.String()} },
+			Work: []arm.Work{{Kind: "test.emptyGroup", Do: func(ctx context.Context, e *arm.Engine, j *job.Job) (any, error) {
+				var id string
+				if err := j.Decode(&id); err != nil {
+					return nil, err
+				}
+				group, err := name.ParseResourceID(id)
+				if err != nil {
+					return nil, err
+				}
+				return nil, e.Write(ctx, identity.Caller{ID: "job"}, "c", func(tx *arm.Tx) error { return tx.Remove(group) })
+			}}},
+		}},
 	}
 }

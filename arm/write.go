@@ -214,7 +214,7 @@ func (w *writing) change() change {
 
 // merge makes the wanted document of the stored one and the request's body.
 func (w *writing) merge() error {
-	d := &decoder{shape: w.shape, patch: w.patch, inside: w.inside, exists: w.was != nil, sent: map[string]bool{}}
+	d := &decoder{shape: w.shape, patch: w.patch, inside: w.inside, sent: map[string]bool{}}
 	w.sent = d.sent
 	w.want = &stored{id: w.id, typ: w.r, doc: w.r.fresh()}
 	was := reflect.Value{}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package arm_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/meta/metatest"
+)
+
+func (b *bench) must(t *testing.T, status int, method, path, body string) map[string]any {
+	t.Helper()
+	r := b.call("owner", method, "/subscriptions/"+b.people.subscription+path, body)
+	var v map[string]any
+	if err := json.NewDecoder(r.Body).Decode(&v); err != nil && r.ContentLength > 0 {
+		t.Fatal(err)
+	}
+	if r.StatusCode != status {
+		t.Fatalf("%s %s: %d, want %d: %v", method, path, r.StatusCode, status, v)
+	}
+	return v
+}
+
+// Two changes that exclude one another, at once, on two handles of the database: one of them wins.
+func TestConflictingWritesNeverBothCommit(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		first := newBench(t, open())
+		second := first
+		if first.db.Postgres() {
+			second = first.another(t, open())
+		}
+		first.must(t, 201, "PUT", "/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
+		var next atomic.Int64
+		var doorsWon, locksWon atomic.Int64
+		var workers sync.WaitGroup
+		for range 4 {
+			workers.Go(func() {
+				for n := next.Add(1); n <= 200; n = next.Add(1) {
+					vault := fmt.Sprintf("/subscriptions/%s/resourceGroups/g/providers/Fake.Bank/vaults/vault%d", first.people.subscription, n)
+					version := "?api-version=2021-06-01-preview"
+					r := first.call("owner", "PUT", vault+version, `{"location":"westus","sku":{"name":"Basic"},"properties":{"public":"Disabled"}}`)
+					if r.StatusCode != 201 {
+						t.Errorf("create: %d", r.StatusCode)
+						continue
+					}
+					var door, lock *http.Response
+					var pair sync.WaitGroup
+					both := []func(){
+						func() { door = first.call("owner", "PUT", vault+"/doors/d"+version, `{}`) },
+						func() { lock = second.call("owner", "PATCH", vault+version, `{"properties":{"lock":"enabled"}}`) },
+					}
+					pair.Go(both[n%2])
+					pair.Go(both[1-n%2])
+					pair.Wait()
+					if won := (door.StatusCode == 201) != (lock.StatusCode == 200); !won {
+						t.Errorf("vault %d: door %d, lock %d", n, door.StatusCode, lock.StatusCode)
+					}
+					if door.StatusCode == 201 {
+						doorsWon.Add(1)
+					} else {
+						locksWon.Add(1)
+					}
+				}
+			})
+		}
+		workers.Wait()
+		t.Logf("doors won %d times, locks %d times", doorsWon.Load(), locksWon.Load())
+	})
+}
+
+// Creating one name from many sides at once: one creates it, in one group, and the others are told.
+func TestConcurrentCreatesOfOneName(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		b := newBench(t, open())
+		for _, g := range []string{"a", "b"} {
+			b.must(t, 201, "PUT", "/resourceGroups/"+g+"?api-version=2021-04-01", `{"location":"westus"}`)
+		}
+		for n := range 20 {
+			var created, updated, taken atomic.Int64
+			var all sync.WaitGroup
+			for i := range 6 {
+				all.Go(func() {
+					path := fmt.Sprintf("/subscriptions/%s/resourceGroups/%c/providers/Fake.Bank/vaults/vault%d?api-version=2021-09-01", b.people.subscription, 'a'+i%2, n)
+					switch r := b.call("owner", "PUT", path, `{"location":"westus","sku":{"name":"Basic"}}`); r.StatusCode {
+					case 201:
+						created.Add(1)
+					case 200:
+						updated.Add(1)
+					case 409:
+						taken.Add(1)
+					default:
+						t.Errorf("answer %d", r.StatusCode)
+					}
+				})
+			}
+			all.Wait()
+			if created.Load() != 1 || updated.Load() != 2 || taken.Load() != 3 {
+				t.Errorf("created %d, updated %d, taken %d", created.Load(), updated.Load(), taken.Load())
+			}
+		}
+	})
+}
+
+// A change and its record commit together; a refusal is recorded with its rule; no secret is in either, nor in the database.
+func TestRecordsOfChanges(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		b := newBench(t, open())
+		b.must(t, 201, "PUT", "/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
+		const vault = "/resourceGroups/g/providers/Fake.Bank/vaults/vault1?api-version=2021-09-01"
+		b.must(t, 201, "PUT", vault, `{"location":"westus","sku":{"name":"Basic"},"properties":{"key":"opensesame"}}`)
+		b.must(t, 400, "PATCH", vault, `{"properties":{"lock":"enabled"}}`)
+		b.must(t, 200, "PATCH", vault, `{"properties":{"lock":"enabled","public":"Disabled"}}`)
+		b.must(t, 200, "DELETE", vault, "")
+		if err := b.log.Close(); err != nil { // what was only noted is written now
+			t.Fatal(err)
+		}
+		entries, err := b.log.Read(context.Background(), audit.Query{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		var all string
+		for _, e := range entries {
+			got = append(got, fmt.Sprintf("%s %s %s", e.Action, e.Outcome, e.Rule))
+			all += string(e.Before) + string(e.After)
+		}
+		for _, want := range []string{"Fake.Bank/vaults/write succeeded ", "Fake.Bank/vaults/write refused BadRequest properties.public", "Fake.Bank/vaults/delete succeeded "} {
+			found := false
+			for _, g := range got {
+				found = found || g == want
+			}
+			if !found {
+				t.Errorf("no record %q among %q", want, got)
+			}
+		}
+		if len(got) != 5 {
+			t.Errorf("%d records: %q", len(got), got)
+		}
+		if !contains(all, `"key":"(secret)"`) || contains(all, "opensesame") {
+			t.Errorf("the records of the documents: %s", all)
+		}
+	})
+}
+
+// Secrets are sealed where they are stored.
+func TestSecretsAreSealedAtRest(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		b := newBench(t, open())
+		b.must(t, 201, "PUT", "/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
+		const vault = "/resourceGroups/g/providers/Fake.Bank/vaults/vault1"
+		b.must(t, 201, "PUT", vault+"?api-version=2021-09-01", `{"location":"westus","sku":{"name":"Basic"},"properties":{"key":"opensesame"}}`)
+		var doc string
+		err := b.db.Read(context.Background(), func(tx *meta.Tx) error {
+			return tx.Row("SELECT doc FROM resources WHERE name = 'vault1'").Scan(&doc)
+		})
+		if err != nil || contains(doc, "opensesame") || !contains(doc, `"key":"`) {
+			t.Errorf("stored as %s, %v", doc, err)
+		}
+		if v := b.must(t, 200, "POST", vault+"/showKey?api-version=2021-09-01", ""); v["key"] != "opensesame" {
+			t.Errorf("the key came back as %v", v)
+		}
+	})
+}
+
+// A list of more than a page is read to its end by its links, each resource once.
+func TestPagesHoldEverythingOnce(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		b := newBench(t, open())
+		b.must(t, 201, "PUT", "/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
+		want := map[string]bool{}
+		for n := range 10 {
+			name := fmt.Sprintf("Vault%02d", n)
+			want[name] = true
+			b.must(t, 201, "PUT", "/resourceGroups/g/providers/Fake.Bank/vaults/"+name+"?api-version=2021-09-01", `{"location":"westus","sku":{"name":"Basic"}}`)
+		}
+		pages := 0
+		for next := "/subscriptions/" + b.people.subscription + "/providers/Fake.Bank/vaults?api-version=2021-09-01"; next != ""; pages++ {
+			r := b.call("reader", "GET", next, "")
+			var page struct {
+				Value    []struct{ Name string }
+				NextLink string
+			}
+			if err := json.NewDecoder(r.Body).Decode(&page); err != nil || r.StatusCode != 200 {
+				t.Fatal(r.StatusCode, err)
+			}
+			for _, v := range page.Value {
+				if !want[v.Name] {
+					t.Errorf("%s is listed twice or was never made", v.Name)
+				}
+				delete(want, v.Name)
+			}
+			next = page.NextLink
+		}
+		if len(want) > 0 || pages != 4 {
+			t.Errorf("%d pages, missing %v", pages, want)
+		}
+	})
+}
