@@ -35,8 +35,6 @@ type Log struct {
 	node string
 	log  *slog.Logger
 	seq  atomic.Int64
-	// followers is how many want to be woken.
-	followers atomic.Int64
 
 	in   chan entry
 	done chan struct{}
@@ -44,7 +42,6 @@ type Log struct {
 	mu      sync.RWMutex
 	closed  bool
 	failed  error
-	changed chan struct{} // closed and replaced when records were committed by this process
 }
 
 type entry struct {
@@ -62,7 +59,7 @@ func New(ctx context.Context, o Options) (*Log, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Log{db: o.DB, node: o.Node, log: o.Log, in: make(chan entry, waitLimit), done: make(chan struct{}), changed: make(chan struct{})}
+	l := &Log{db: o.DB, node: o.Node, log: o.Log, in: make(chan entry, waitLimit), done: make(chan struct{})}
 	var last int64
 	err := o.DB.Read(ctx, func(tx *meta.Tx) error {
 		return tx.Row(`SELECT COALESCE(MAX(node_seq), 0) FROM audit WHERE node = $1`, o.Node).Scan(&last)
@@ -85,7 +82,7 @@ func (l *Log) Append(tx *meta.Tx, r Record) error {
 	if _, err := tx.Exec(`INSERT INTO audit (node, node_seq, time_us, leaf) VALUES ($1, $2, $3, $4)`, l.node, seq, meta.Micros(tx.Now()), bytes); err != nil {
 		return err
 	}
-	tx.OnCommit(l.wake)
+	tx.Ring(topic)
 	return nil
 }
 
@@ -186,22 +183,8 @@ func (l *Log) answer(batch []entry, err error) {
 	}
 }
 
-// wake tells followers in this process that there is more.
-func (l *Log) wake() {
-	if l.followers.Load() == 0 {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	close(l.changed)
-	l.changed = make(chan struct{})
-}
-
-func (l *Log) news() <-chan struct{} {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.changed
-}
+// topic is what followers listen to.
+const topic = "audit"
 
 // pollOthers is how often a follower looks for records that another node wrote.
 const pollOthers = 2 * time.Second

@@ -137,8 +137,8 @@ const settle = 5 * time.Second
 
 // Follow gives the records that Read gives, then those that come, until ctx ends or fn fails. Each comes once.
 func (l *Log) Follow(ctx context.Context, q Query, fn func(Entry) error) error {
-	l.followers.Add(1)
-	defer l.followers.Add(-1)
+	news, leave := l.db.Listen(topic)
+	defer leave()
 	mark, err := l.newest(ctx)
 	if err != nil {
 		return err
@@ -170,7 +170,6 @@ func (l *Log) Follow(ctx context.Context, q Query, fn func(Entry) error) error {
 				delete(seen, p)
 			}
 		}
-		news := l.news()
 		from := mark.Add(-settle)
 		if mark, err = l.newest(ctx); err == nil {
 			next := q

@@ -45,6 +45,7 @@ type DB struct {
 	clock    func() time.Time
 	log      *slog.Logger
 	pool     *sql.DB
+	bells    bells
 
 	// SQLite's own: readers is a stock of connections, group the one writer.
 	readers chan *conn

@@ -109,7 +109,7 @@ CREATE TABLE jobs (
     status       TEXT NOT NULL,
     percent      BIGINT NOT NULL,
     result       TEXT NOT NULL,
-    fault_kind   BIGINT NOT NULL,
+    fault_code   TEXT NOT NULL,
     fault_text   TEXT NOT NULL,
     attempt      BIGINT NOT NULL,
     max_attempts BIGINT NOT NULL,

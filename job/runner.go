@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/meta"
+)
+
+const (
+	// lease is how long a claim lasts unless it is renewed; renewal is tried three times within it.
+	lease = 15 * time.Second
+	// poll is how often a runner looks without being woken: for others' jobs, for what was due later, for leases that ran out.
+	poll = time.Second
+	// firstRetry is the pause before the second attempt; it doubles with each.
+	firstRetry = 500 * time.Millisecond
+	// topic is what Enqueue and Cancel ring.
+	topic = "jobs"
+)
+
+// Options configure a Runner.
+type Options struct {
+	DB *meta.DB
+	// Node names this process among those that share the database.
+	Node string
+	// Workers is how many jobs run at a time; 0 is 4.
+	Workers int
+	// Log gets what jobs fail with; nil discards.
+	Log *slog.Logger
+}
+
+// Handler does a job's work. A *fault.Fault fails the job for good; any other error is retried with backoff until the attempts are used
+// up, and then fails the job as Internal. ctx ends when the job is cancelled, its lease is lost or the runner stops.
+type Handler func(ctx context.Context, j *Job) (result any, err error)
+
+// Runner claims and runs jobs.
+type Runner struct {
+	db      *meta.DB
+	owner   string
+	log     *slog.Logger
+	workers int
+
+	mu       sync.Mutex
+	handlers map[string]Handler
+	running  map[string]context.CancelCauseFunc
+}
+
+// New makes a runner; Handle its kinds and Run it.
+func New(o Options) (*Runner, error) {
+	if o.DB == nil || o.Node == "" {
+		return nil, errors.New("job: a runner needs a database and a node's name")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Workers <= 0 {
+		o.Workers = 4
+	}
+	return &Runner{db: o.DB, owner: o.Node, log: o.Log, workers: o.Workers, handlers: map[string]Handler{}, running: map[string]context.CancelCauseFunc{}}, nil
+}
+
+// Handle gives a kind its handler, before Run.
+func (r *Runner) Handle(kind string, fn func(ctx context.Context, j *Job) (any, error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.handlers[kind] = fn
+}
+
+// Run claims and runs jobs until ctx ends; then it stops the handlers, gives their jobs back to be run again, and returns.
+func (r *Runner) Run(ctx context.Context) error {
+	woken, leave := r.db.Listen(topic)
+	defer leave()
+	var work sync.WaitGroup
+	defer work.Wait()
+	slots := make(chan struct{}, r.workers)
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		j, err := r.claim(ctx)
+		if err != nil && ctx.Err() == nil {
+			r.log.Error("jobs could not be claimed", "err", err)
+		}
+		if j != nil {
+			work.Add(1)
+			go func() {
+				defer work.Done()
+				defer func() { <-slots }()
+				r.run(ctx, j)
+			}()
+			continue
+		}
+		<-slots
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-woken:
+		case <-tick.C:
+		}
+		r.cancelAsked(ctx)
+	}
+}
+
+// now is the database's clock in microseconds, in SQL.
+func now(tx *meta.Tx) string {
+	if tx.Postgres() {
+		return `CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)`
+	}
+	return `CAST(unixepoch('subsec') * 1000000 AS BIGINT)`
+}
+
+// claim takes the next due job: one that waits, or one whose runner's lease ran out. A look comes first, so that idle runners write nothing.
+func (r *Runner) claim(ctx context.Context) (*Job, error) {
+	var id string
+	err := r.db.Read(ctx, func(tx *meta.Tx) error {
+		return tx.Row(`SELECT id FROM jobs WHERE status IN ('Accepted', 'Running') AND run_at_us <= ` + now(tx) + ` AND lease_until <= ` + now(tx) +
+			` ORDER BY run_at_us, id LIMIT 1`).Scan(&id)
+	})
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var j *Job
+	err = r.db.Write(ctx, func(tx *meta.Tx) error {
+		j = nil
+		n, err := tx.Exec(`UPDATE jobs SET status = 'Running', owner = $1, attempt = attempt + 1, lease_until = `+now(tx)+` + $2,
+  started_us = CASE WHEN started_us = 0 THEN $3 ELSE started_us END
+ WHERE id = $4 AND status IN ('Accepted', 'Running') AND lease_until <= `+now(tx), r.owner, lease.Microseconds(), meta.Micros(tx.Now()), id)
+		if err != nil || n == 0 {
+			return err
+		}
+		s, err := Get(tx, id)
+		j = &Job{State: s, r: r}
+		return err
+	})
+	return j, err
+}
+
+// run does one attempt and records how it ended.
+func (r *Runner) run(ctx context.Context, j *Job) {
+	attempt, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.mu.Lock()
+	fn := r.handlers[j.Kind]
+	r.running[j.ID] = cancel
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		delete(r.running, j.ID)
+		r.mu.Unlock()
+	}()
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		r.renew(attempt, cancel, j)
+	}()
+	var result any
+	var err error
+	switch {
+	case fn == nil:
+		err = fault.New(fault.Internal, "This server has no handler for jobs of the kind %s.", j.Kind)
+	case j.Attempt > j.MaxAttempts:
+		err = fault.New(fault.Internal, "The operation was begun %d times and never ended; it is given up.", j.MaxAttempts)
+	default:
+		result, err = safely(attempt, fn, j)
+	}
+	cause := context.Cause(attempt)
+	cancel(nil)
+	<-renewed
+	r.end(j, result, err, cause)
+}
+
+// safely turns a handler's panic into an error that is retried.
+func safely(ctx context.Context, fn Handler, j *Job) (result any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("job: panic in a handler of %s: %v", j.Kind, p)
+		}
+	}()
+	return fn(ctx, j)
+}
+
+// renew prolongs the lease while the handler runs and ends the attempt when the lease is lost or a cancel is asked.
+func (r *Runner) renew(ctx context.Context, cancel context.CancelCauseFunc, j *Job) {
+	tick := time.NewTicker(lease / 3)
+	defer tick.Stop()
+	until := time.Now().Add(lease)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		asked := time.Now()
+		err := r.db.Write(ctx, func(tx *meta.Tx) error {
+			if err := j.Mine(tx); err != nil {
+				return err
+			}
+			_, err := tx.Exec(`UPDATE jobs SET lease_until = `+now(tx)+` + $1 WHERE id = $2`, lease.Microseconds(), j.ID)
+			return err
+		})
+		switch {
+		case err == nil:
+			until = asked.Add(lease)
+		case errors.Is(err, errLost), errors.Is(err, errCancelled):
+			cancel(err)
+			return
+		case time.Now().After(until):
+			cancel(errLost)
+			return
+		}
+	}
+}
+
+// cancelAsked ends the attempts in this process that somebody asked to cancel.
+func (r *Runner) cancelAsked(ctx context.Context) {
+	r.mu.Lock()
+	idle := len(r.running) == 0
+	r.mu.Unlock()
+	if idle {
+		return
+	}
+	var asked []string
+	err := r.db.Read(ctx, func(tx *meta.Tx) error {
+		asked = nil
+		rows, err := tx.Query(`SELECT id FROM jobs WHERE status = 'Running' AND cancel AND owner = $1`, r.owner)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			asked = append(asked, id)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return // the lease's renewal finds it too
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range asked {
+		if cancel := r.running[id]; cancel != nil {
+			cancel(errCancelled)
+		}
+	}
+}
+
+// end records how an attempt ended: for good, or to be tried again.
+func (r *Runner) end(j *Job, result any, err, cause error) {
+	if errors.Is(cause, errLost) || errors.Is(err, errLost) {
+		return // the job is another's now
+	}
+	status, text, code, retry := Succeeded, "", "", time.Duration(-1)
+	var body []byte
+	var f *fault.Fault
+	switch {
+	case err == nil:
+		if body, err = json.Marshal(result); err != nil {
+			status, code, text = Failed, fault.Internal.ARM(), fault.From(err).Message
+		}
+	case errors.Is(cause, errCancelled) || errors.Is(err, errCancelled):
+		status, code, text = Canceled, fault.OperationCanceled.ARM(), "The operation was canceled."
+	case errors.As(err, &f):
+		status, code, text = Failed, f.Kind.ARM(), f.Message
+	case cause != nil:
+		retry = 0 // the runner stops: the attempt does not count
+	case j.Attempt >= j.MaxAttempts:
+		status, code, text = Failed, fault.Internal.ARM(), fault.From(err).Message
+	default:
+		retry = firstRetry << min(j.Attempt-1, 8)
+	}
+	if err != nil {
+		r.log.Warn("a job's attempt failed", "job", j.ID, "kind", j.Kind, "attempt", j.Attempt, "retry", retry >= 0, "correlation", j.Correlation, "err", err)
+	}
+	back := 0
+	if retry == 0 {
+		back = 1
+	}
+	write := func(tx *meta.Tx) error {
+		var err error
+		if retry >= 0 {
+			_, err = tx.Exec(`UPDATE jobs SET status = 'Accepted', owner = '', lease_until = 0, attempt = attempt - $1, run_at_us = `+now(tx)+` + $2
+ WHERE id = $3 AND status = 'Running' AND owner = $4 AND attempt = $5`, back, retry.Microseconds(), j.ID, r.owner, j.Attempt)
+		} else {
+			_, err = tx.Exec(`UPDATE jobs SET status = $1, percent = CASE WHEN $1 = 'Succeeded' THEN 100 ELSE percent END, result = $2, fault_code = $3, fault_text = $4,
+  owner = '', lease_until = 0, ended_us = $5 WHERE id = $6 AND status = 'Running' AND owner = $7 AND attempt = $8`,
+				string(status), string(body), code, text, meta.Micros(tx.Now()), j.ID, r.owner, j.Attempt)
+		}
+		return err
+	}
+	// The runner's own end must not leave the row behind: its context is not used here.
+	if err := r.db.Write(context.Background(), write); err != nil {
+		r.log.Error("how a job ended could not be recorded; it is run again when its lease is over", "job", j.ID, "err", err)
+	}
+}
