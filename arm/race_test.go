@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,37 +17,24 @@ import (
 	"github.com/embargo-registry/embargo/meta/metatest"
 )
 
-func (b *bench) must(t *testing.T, status int, method, path, body string) map[string]any {
-	t.Helper()
-	r := b.call("owner", method, "/subscriptions/"+b.people.subscription+path, body)
-	var v map[string]any
-	if err := json.NewDecoder(r.Body).Decode(&v); err != nil && r.ContentLength > 0 {
-		t.Fatal(err)
-	}
-	if r.StatusCode != status {
-		t.Fatalf("%s %s: %d, want %d: %v", method, path, r.StatusCode, status, v)
-	}
-	return v
-}
-
 // Two changes that exclude one another, at once, on two handles of the database: one of them wins.
 func TestConflictingWritesNeverBothCommit(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		first := newBench(t, open())
 		second := first
-		if first.db.Postgres() {
-			second = first.another(t, open())
+		if first.DB.Postgres() {
+			second = first.Another(t, open(), declare)
 		}
-		first.must(t, 201, "PUT", "/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
+		first.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
 		var next atomic.Int64
 		var doorsWon, locksWon atomic.Int64
 		var workers sync.WaitGroup
 		for range 4 {
 			workers.Go(func() {
 				for n := next.Add(1); n <= 200; n = next.Add(1) {
-					vault := fmt.Sprintf("/subscriptions/%s/resourceGroups/g/providers/Fake.Bank/vaults/vault%d", first.people.subscription, n)
+					vault := fmt.Sprintf("/subscriptions/%s/resourceGroups/g/providers/Fake.Bank/vaults/vault%d", first.People.Subscription, n)
 					version := "?api-version=2021-06-01-preview"
-					r := first.call("owner", "PUT", vault+version, `{"location":"westus","sku":{"name":"Basic"},"properties":{"public":"Disabled"}}`)
+					r := first.Call("owner", "PUT", vault+version, `{"location":"westus","sku":{"name":"Basic"},"properties":{"public":"Disabled"}}`)
 					if r.StatusCode != 201 {
 						t.Errorf("create: %d", r.StatusCode)
 						continue
@@ -54,8 +42,8 @@ func TestConflictingWritesNeverBothCommit(t *testing.T) {
 					var door, lock *http.Response
 					var pair sync.WaitGroup
 					both := []func(){
-						func() { door = first.call("owner", "PUT", vault+"/doors/d"+version, `{}`) },
-						func() { lock = second.call("owner", "PATCH", vault+version, `{"properties":{"lock":"enabled"}}`) },
+						func() { door = first.Call("owner", "PUT", vault+"/doors/d"+version, `{}`) },
+						func() { lock = second.Call("owner", "PATCH", vault+version, `{"properties":{"lock":"enabled"}}`) },
 					}
 					pair.Go(both[n%2])
 					pair.Go(both[1-n%2])
@@ -81,15 +69,15 @@ func TestConcurrentCreatesOfOneName(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := newBench(t, open())
 		for _, g := range []string{"a", "b"} {
-			b.must(t, 201, "PUT", "/resourceGroups/"+g+"?api-version=2021-04-01", `{"location":"westus"}`)
+			b.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/"+g+"?api-version=2021-04-01", `{"location":"westus"}`)
 		}
 		for n := range 20 {
 			var created, updated, taken atomic.Int64
 			var all sync.WaitGroup
 			for i := range 6 {
 				all.Go(func() {
-					path := fmt.Sprintf("/subscriptions/%s/resourceGroups/%c/providers/Fake.Bank/vaults/vault%d?api-version=2021-09-01", b.people.subscription, 'a'+i%2, n)
-					switch r := b.call("owner", "PUT", path, `{"location":"westus","sku":{"name":"Basic"}}`); r.StatusCode {
+					path := fmt.Sprintf("/subscriptions/%s/resourceGroups/%c/providers/Fake.Bank/vaults/vault%d?api-version=2021-09-01", b.People.Subscription, 'a'+i%2, n)
+					switch r := b.Call("owner", "PUT", path, `{"location":"westus","sku":{"name":"Basic"}}`); r.StatusCode {
 					case 201:
 						created.Add(1)
 					case 200:
@@ -113,16 +101,16 @@ func TestConcurrentCreatesOfOneName(t *testing.T) {
 func TestRecordsOfChanges(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := newBench(t, open())
-		b.must(t, 201, "PUT", "/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
-		const vault = "/resourceGroups/g/providers/Fake.Bank/vaults/vault1?api-version=2021-09-01"
-		b.must(t, 201, "PUT", vault, `{"location":"westus","sku":{"name":"Basic"},"properties":{"key":"opensesame"}}`)
-		b.must(t, 400, "PATCH", vault, `{"properties":{"lock":"enabled"}}`)
-		b.must(t, 200, "PATCH", vault, `{"properties":{"lock":"enabled","public":"Disabled"}}`)
-		b.must(t, 200, "DELETE", vault, "")
-		if err := b.log.Close(); err != nil { // what was only noted is written now
+		b.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
+		const vault = "/subscriptions/{sub}/resourceGroups/g/providers/Fake.Bank/vaults/vault1?api-version=2021-09-01"
+		b.Must(t, 201, "PUT", vault, `{"location":"westus","sku":{"name":"Basic"},"properties":{"key":"opensesame"}}`)
+		b.Must(t, 400, "PATCH", vault, `{"properties":{"lock":"enabled"}}`)
+		b.Must(t, 200, "PATCH", vault, `{"properties":{"lock":"enabled","public":"Disabled"}}`)
+		b.Must(t, 200, "DELETE", vault, "")
+		if err := b.Audit.Close(); err != nil { // what was only noted is written now
 			t.Fatal(err)
 		}
-		entries, err := b.log.Read(context.Background(), audit.Query{})
+		entries, err := b.Audit.Read(context.Background(), audit.Query{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +132,7 @@ func TestRecordsOfChanges(t *testing.T) {
 		if len(got) != 5 {
 			t.Errorf("%d records: %q", len(got), got)
 		}
-		if !contains(all, `"key":"(secret)"`) || contains(all, "opensesame") {
+		if !strings.Contains(all, `"key":"(secret)"`) || strings.Contains(all, "opensesame") {
 			t.Errorf("the records of the documents: %s", all)
 		}
 	})
@@ -154,17 +142,17 @@ func TestRecordsOfChanges(t *testing.T) {
 func TestSecretsAreSealedAtRest(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := newBench(t, open())
-		b.must(t, 201, "PUT", "/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
-		const vault = "/resourceGroups/g/providers/Fake.Bank/vaults/vault1"
-		b.must(t, 201, "PUT", vault+"?api-version=2021-09-01", `{"location":"westus","sku":{"name":"Basic"},"properties":{"key":"opensesame"}}`)
+		b.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
+		const vault = "/subscriptions/{sub}/resourceGroups/g/providers/Fake.Bank/vaults/vault1"
+		b.Must(t, 201, "PUT", vault+"?api-version=2021-09-01", `{"location":"westus","sku":{"name":"Basic"},"properties":{"key":"opensesame"}}`)
 		var doc string
-		err := b.db.Read(context.Background(), func(tx *meta.Tx) error {
+		err := b.DB.Read(context.Background(), func(tx *meta.Tx) error {
 			return tx.Row("SELECT doc FROM resources WHERE name = 'vault1'").Scan(&doc)
 		})
-		if err != nil || contains(doc, "opensesame") || !contains(doc, `"key":"`) {
+		if err != nil || strings.Contains(doc, "opensesame") || !strings.Contains(doc, `"key":"`) {
 			t.Errorf("stored as %s, %v", doc, err)
 		}
-		if v := b.must(t, 200, "POST", vault+"/showKey?api-version=2021-09-01", ""); v["key"] != "opensesame" {
+		if v := b.Must(t, 200, "POST", vault+"/showKey?api-version=2021-09-01", ""); v["key"] != "opensesame" {
 			t.Errorf("the key came back as %v", v)
 		}
 	})
@@ -174,16 +162,16 @@ func TestSecretsAreSealedAtRest(t *testing.T) {
 func TestPagesHoldEverythingOnce(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := newBench(t, open())
-		b.must(t, 201, "PUT", "/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
+		b.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
 		want := map[string]bool{}
 		for n := range 10 {
 			name := fmt.Sprintf("Vault%02d", n)
 			want[name] = true
-			b.must(t, 201, "PUT", "/resourceGroups/g/providers/Fake.Bank/vaults/"+name+"?api-version=2021-09-01", `{"location":"westus","sku":{"name":"Basic"}}`)
+			b.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g/providers/Fake.Bank/vaults/"+name+"?api-version=2021-09-01", `{"location":"westus","sku":{"name":"Basic"}}`)
 		}
 		pages := 0
-		for next := "/subscriptions/" + b.people.subscription + "/providers/Fake.Bank/vaults?api-version=2021-09-01"; next != ""; pages++ {
-			r := b.call("reader", "GET", next, "")
+		for next := "/subscriptions/" + b.People.Subscription + "/providers/Fake.Bank/vaults?api-version=2021-09-01"; next != ""; pages++ {
+			r := b.Call("reader", "GET", next, "")
 			var page struct {
 				Value    []struct{ Name string }
 				NextLink string

@@ -39,9 +39,9 @@ type Log struct {
 	in   chan entry
 	done chan struct{}
 
-	mu      sync.RWMutex
-	closed  bool
-	failed  error
+	mu     sync.RWMutex
+	closed bool
+	failed error
 }
 
 type entry struct {

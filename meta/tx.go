@@ -105,4 +105,3 @@ func (tx *Tx) committed() {
 		f()
 	}
 }
-
