@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/oci"
+)
+
+// blobIn describes a blob that a repository holds. Errors: BlobUnknown.
+func blobIn(tx *meta.Tx, registry string, repo name.Repository, d name.Digest) (oci.Descriptor, error) {
+	found := oci.Descriptor{Digest: d, MediaType: "application/octet-stream"}
+	err := tx.Row(`SELECT l.size FROM repositories r JOIN blob_links l ON l.repository = r.id
+ WHERE r.registry = $1 AND r.name = $2 AND l.digest = $3`, registry, string(repo), string(d)).Scan(&found.Size)
+	if errors.Is(err, meta.ErrNotFound) {
+		return found, fault.New(fault.BlobUnknown, "The blob %s is not known to the repository.", d).
+			Carrying(map[string]string{"digest": string(d)})
+	}
+	return found, err
+}
+
+// manifestIn describes a manifest that a repository holds, by digest if there is one, else by tag. Errors: ManifestUnknown, TagUnknown.
+func manifestIn(tx *meta.Tx, registry string, at name.Reference) (oci.Descriptor, error) {
+	var found oci.Descriptor
+	var row *meta.Row
+	if at.Digest != "" {
+		row = tx.Row(`SELECT m.digest, m.media_type, m.size FROM repositories r JOIN manifests m ON m.repository = r.id
+ WHERE r.registry = $1 AND r.name = $2 AND m.digest = $3`, registry, string(at.Repository), string(at.Digest))
+	} else {
+		row = tx.Row(`SELECT m.digest, m.media_type, m.size FROM repositories r JOIN tags t ON t.repository = r.id
+ JOIN manifests m ON m.repository = r.id AND m.digest = t.digest
+ WHERE r.registry = $1 AND r.name = $2 AND t.name = $3`, registry, string(at.Repository), string(at.Tag))
+	}
+	err := row.Scan(&found.Digest, &found.MediaType, &found.Size)
+	if errors.Is(err, meta.ErrNotFound) {
+		return found, unknownManifest(at)
+	}
+	return found, err
+}
+
+func unknownManifest(at name.Reference) error {
+	if at.Digest != "" {
+		return fault.New(fault.ManifestUnknown, "manifest %s is not found", at.Digest).Carrying(map[string]string{"name": string(at.Repository), "digest": string(at.Digest)})
+	}
+	return fault.New(fault.TagUnknown, "manifest tagged by %q is not found", string(at.Tag)).
+		Carrying(map[string]string{"name": string(at.Repository), "tag": string(at.Tag)})
+}
+
+// Blob releases a blob. Errors: see oci.Reader.
+func (s *Service) Blob(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) (oci.Descriptor, oci.Content, error) {
+	return s.releasePull(ctx, c, blobWish(c, repo, d))
+}
+
+// StatBlob describes a blob. Errors: see oci.Reader.
+func (s *Service) StatBlob(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) (oci.Descriptor, error) {
+	return s.releaseLook(ctx, c, blobWish(c, repo, d))
+}
+
+func blobWish(c oci.Call, repo name.Repository, d name.Digest) wish {
+	return wish{repo, "", func(tx *meta.Tx) (oci.Descriptor, error) { return blobIn(tx, c.Registry.ID, repo, d) }}
+}
+
+// Manifest releases a manifest. Errors: see oci.Reader.
+func (s *Service) Manifest(ctx context.Context, c oci.Call, at name.Reference, accepts func(string) bool) (oci.Descriptor, oci.Content, error) {
+	return s.releasePull(ctx, c, manifestWish(c, at, accepts))
+}
+
+// StatManifest describes a manifest. Errors: see oci.Reader.
+func (s *Service) StatManifest(ctx context.Context, c oci.Call, at name.Reference, accepts func(string) bool) (oci.Descriptor, error) {
+	return s.releaseLook(ctx, c, manifestWish(c, at, accepts))
+}
+
+func manifestWish(c oci.Call, at name.Reference, accepts func(string) bool) wish {
+	return wish{at.Repository, string(at.Tag), func(tx *meta.Tx) (oci.Descriptor, error) {
+		d, err := manifestIn(tx, c.Registry.ID, at)
+		if err == nil && accepts != nil && !accepts(d.MediaType) {
+			err = fault.New(fault.ManifestUnknown, "The manifest %s is there, but the Accept header does not take its media type %s.", d.Digest, d.MediaType)
+		}
+		return d, err
+	}}
+}
+
+const (
+	// referrersLimit and referrersBytes bound one page of the referrers API.
+	referrersLimit = 2000
+	referrersBytes = 3 << 20
+)
+
+// Referrers lists what refers to a subject. Errors: see oci.Reader.
+func (s *Service) Referrers(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest, artifactType string, after name.Digest) ([]oci.Descriptor, bool, error) {
+	var list []oci.Descriptor
+	more := false
+	err := s.releaseNames(ctx, c, repo, "referrers/"+string(d), func(tx *meta.Tx) error {
+		list, more = nil, false
+		id, err := find(tx, c.Registry.ID, repo)
+		if err != nil || id == "" {
+			return err
+		}
+		by := bytewise(tx, "digest")
+		rows, err := tx.Query(`SELECT digest, media_type, artifact_type, annotations, size FROM manifests
+ WHERE repository = $1 AND subject = $2 AND `+by+` > $3 AND ($4 = '' OR artifact_type = $5) ORDER BY `+by+` LIMIT $6`,
+			id, string(d), string(after), artifactType, artifactType, referrersLimit+1)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		bytes := 0
+		for rows.Next() {
+			if len(list) == referrersLimit || bytes > referrersBytes {
+				more = true
+				break
+			}
+			var r oci.Descriptor
+			var annotations string
+			if err := rows.Scan(&r.Digest, &r.MediaType, &r.ArtifactType, &annotations, &r.Size); err != nil {
+				return err
+			}
+			if annotations != "" {
+				if err := json.Unmarshal([]byte(annotations), &r.Annotations); err != nil {
+					return err
+				}
+			}
+			bytes += len(annotations) + len(r.MediaType) + len(r.ArtifactType) + 200
+			list = append(list, r)
+		}
+		return rows.Err()
+	})
+	return list, more, err
+}
+
+// Tags lists tags. Errors: see oci.Lister.
+func (s *Service) Tags(ctx context.Context, c oci.Call, repo name.Repository, last string, n int) ([]string, bool, error) {
+	var list []string
+	more := false
+	err := s.releaseNames(ctx, c, repo, "tags/list", func(tx *meta.Tx) error {
+		var id string
+		err := tx.Row(`SELECT id FROM repositories WHERE registry = $1 AND name = $2
+ AND EXISTS (SELECT 1 FROM manifests WHERE repository = repositories.id)`, c.Registry.ID, string(repo)).Scan(&id)
+		if errors.Is(err, meta.ErrNotFound) {
+			return fault.New(fault.NameUnknown, "repository name not known to registry").Carrying(map[string]string{"name": string(repo)})
+		}
+		if err != nil {
+			return err
+		}
+		by := bytewise(tx, "name")
+		list, more, err = names(tx, n, `SELECT name FROM tags WHERE repository = $1 AND `+by+` > $2 ORDER BY `+by+` LIMIT $3`, id, last)
+		return err
+	})
+	return list, more, err
+}
+
+// names reads at most n names; query's last parameter is its limit.
+func names(tx *meta.Tx, n int, query string, args ...any) (list []string, more bool, err error) {
+	if n <= 0 {
+		return nil, false, nil
+	}
+	rows, err := tx.Query(query, append(args, n+1)...)
+	if err != nil {
+		return nil, false, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if len(list) == n {
+			return list, true, nil
+		}
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			return nil, false, err
+		}
+		list = append(list, s)
+	}
+	return list, false, rows.Err()
+}
+
+// Repositories lists repositories. Errors: see oci.Lister.
+func (s *Service) Repositories(ctx context.Context, c oci.Call, last string, n int, may func(*meta.Tx, name.Repository) (bool, error)) ([]string, bool, error) {
+	var list []string
+	more := false
+	err := s.releaseNames(ctx, c, "", "_catalog", func(tx *meta.Tx) error {
+		list, more = nil, false
+		by := bytewise(tx, "name")
+		for from, rest := last, n > 0; rest; {
+			var batch []string
+			var err error
+			batch, rest, err = names(tx, n+1, `SELECT name FROM repositories WHERE registry = $1 AND `+by+` > $2
+ AND EXISTS (SELECT 1 FROM manifests WHERE repository = repositories.id) ORDER BY `+by+` LIMIT $3`, c.Registry.ID, from)
+			if err != nil {
+				return err
+			}
+			for _, repo := range batch {
+				from = repo
+				ok, err := may(tx, name.Repository(repo))
+				if err != nil {
+					return err
+				}
+				if !ok {
+					continue
+				}
+				if len(list) == n {
+					more = true
+					return nil
+				}
+				list = append(list, repo)
+			}
+		}
+		return nil
+	})
+	return list, more, err
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package registry is what a registry does: push, pull, tag, list, delete, mount and import. It hides the tables of repositories,
+// manifests, links and tags, and keeps this order: bytes before rows on a push, one transaction for {manifest, links, tag, record}.
+//
+// It promises that content is a member of a repository or is not there: no answer tells what another repository or registry holds.
+// Content leaves through the functions of release.go alone, one per route; they are the only callers of the gate.
+package registry
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"log/slog"
+
+	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/blob"
+	"github.com/embargo-registry/embargo/egress"
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/job"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/oci"
+)
+
+// Options configure a Service. All but Random and Log are required.
+type Options struct {
+	DB       *meta.DB
+	Blobs    *blob.Store
+	Gate     *egress.Gate
+	Audit    *audit.Log
+	Identity *identity.Service
+	// Random makes the identities of repositories; nil is the system's.
+	Random io.Reader
+	// Log gets what could not be cleaned up; nil discards.
+	Log *slog.Logger
+}
+
+// Service is every registry of an installation. It is safe for concurrent use, and serves the protocol as an oci.Registry.
+type Service struct {
+	db       *meta.DB
+	blobs    *blob.Store
+	gate     *egress.Gate
+	audit    *audit.Log
+	identity *identity.Service
+	random   io.Reader
+	log      *slog.Logger
+}
+
+var _ oci.Registry = (*Service)(nil)
+
+// New makes the service.
+func New(o Options) (*Service, error) {
+	if o.DB == nil || o.Blobs == nil || o.Gate == nil || o.Audit == nil || o.Identity == nil {
+		return nil, errors.New("registry: a database, a blob store, the gate, an audit log and an identity service are needed")
+	}
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Service{db: o.DB, blobs: o.Blobs, gate: o.Gate, audit: o.Audit, identity: o.Identity, random: o.Random, log: o.Log}, nil
+}
+
+// Handle gives the runner the jobs of this package: imports, and the removal of what a deleted registry held.
+func (s *Service) Handle(r *job.Runner) {
+	r.Handle(importKind, s.runImport)
+	r.Handle(dropKind, s.runDrop)
+}
+
+// live reads the registry of a call as it is in this transaction. Errors: NameUnknown when it is gone.
+func live(tx *meta.Tx, c oci.Call) (meta.RegistryRow, error) {
+	row, err := tx.RegistryByID(c.Registry.ID)
+	if errors.Is(err, meta.ErrNotFound) {
+		return row, fault.New(fault.NameUnknown, "The registry does not exist any more.").Because(err)
+	}
+	return row, err
+}
+
+// find is the identity of a repository, "" when it does not exist.
+func find(tx *meta.Tx, registry string, repo name.Repository) (string, error) {
+	var id string
+	err := tx.Row(`SELECT id FROM repositories WHERE registry = $1 AND name = $2`, registry, string(repo)).Scan(&id)
+	if errors.Is(err, meta.ErrNotFound) {
+		return "", nil
+	}
+	return id, err
+}
+
+// take finds a repository, or makes it, and keeps other transactions from changing its manifests until this one ends.
+func (s *Service) take(tx *meta.Tx, registry string, repo name.Repository) (string, error) {
+	fresh, err := s.newID()
+	if err != nil {
+		return "", err
+	}
+	var id string
+	now := meta.Micros(tx.Now())
+	err = tx.Row(`INSERT INTO repositories (id, registry, name, created_us, updated_us) VALUES ($1, $2, $3, $4, $5)
+ ON CONFLICT (registry, name) DO UPDATE SET updated_us = excluded.updated_us RETURNING id`,
+		fresh, registry, string(repo), now, now).Scan(&id)
+	return id, err
+}
+
+// lock finds a repository and keeps other transactions from changing its manifests until this one ends; "" when it does not exist.
+func lock(tx *meta.Tx, registry string, repo name.Repository) (string, error) {
+	var id string
+	err := tx.Lock(`SELECT id FROM repositories WHERE registry = $1 AND name = $2`, registry, string(repo)).Scan(&id)
+	if errors.Is(err, meta.ErrNotFound) {
+		return "", nil
+	}
+	return id, err
+}
+
+// open finds a repository, or makes it, for adding a blob: adding excludes nobody.
+func (s *Service) open(tx *meta.Tx, registry string, repo name.Repository) (string, error) {
+	id, err := find(tx, registry, repo)
+	if err != nil || id != "" {
+		return id, err
+	}
+	return s.take(tx, registry, repo)
+}
+
+func (s *Service) newID() (string, error) {
+	var b [16]byte
+	if _, err := io.ReadFull(s.random, b[:]); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(b[:]), nil
+}
+
+// The actions under which changes are recorded.
+const (
+	actionPush   = "Microsoft.ContainerRegistry/registries/push/write"
+	actionPull   = "Microsoft.ContainerRegistry/registries/pull/read"
+	actionDelete = "Microsoft.ContainerRegistry/registries/artifacts/delete"
+	actionImport = "Microsoft.ContainerRegistry/registries/importImage/action"
+)
+
+// record begins the audit record of a change made by a call.
+func record(row meta.RegistryRow, c oci.Call, action string, repo name.Repository) audit.Record {
+	return audit.Record{
+		Kind: audit.Change, Action: action, Outcome: audit.Succeeded,
+		Resource: row.ResourceID, Registry: row.ID, LoginServer: row.LoginServer, Epoch: row.Epoch,
+		Repository:  string(repo),
+		Caller:      callerOf(c.Caller),
+		Source:      audit.Source{Address: c.Peer.Addr.String(), Zone: c.Peer.Zone.String(), UserAgent: c.UserAgent},
+		Correlation: c.Correlation,
+	}
+}
+
+func callerOf(c identity.Caller) audit.Caller {
+	return audit.Caller{ID: c.ID, Name: c.Name, Type: string(c.Type), Credential: c.Credential, Tenant: c.Tenant}
+}
+
+// bytewise is a column as it is ordered and compared by its bytes, whatever the database's locale.
+func bytewise(tx *meta.Tx, column string) string {
+	if tx.Postgres() {
+		return column + ` COLLATE "C"`
+	}
+	return column
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+// Every way out of a registry stands in this file, a function per route of the register. Nothing else calls the gate.
+
+import (
+	"context"
+	"errors"
+
+	"github.com/embargo-registry/embargo/egress"
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/oci"
+)
+
+// wish is what a call asks to see.
+type wish struct {
+	repo      name.Repository
+	reference string
+	// find resolves it in the transaction of the decision. nil is a list of names.
+	find func(tx *meta.Tx) (oci.Descriptor, error)
+}
+
+func (s *Service) ask(c oci.Call, w wish, d oci.Descriptor) egress.Ask {
+	return egress.Ask{
+		Route: egress.Pull, Registry: c.Registry.ID, Repository: w.repo, Reference: w.reference,
+		Digest: d.Digest, MediaType: d.MediaType, Size: d.Size,
+		Caller: c.Caller, Peer: c.Peer, Correlation: c.Correlation, UserAgent: c.UserAgent,
+	}
+}
+
+// decide resolves the wish and judges it, in one read of the database.
+func (s *Service) decide(ctx context.Context, c oci.Call, w wish) (oci.Descriptor, egress.Decision, error) {
+	var d oci.Descriptor
+	var decision egress.Decision
+	err := s.db.Read(ctx, func(tx *meta.Tx) error {
+		var err error
+		if d, err = w.find(tx); err != nil {
+			return err
+		}
+		decision, err = s.gate.Decide(tx, s.ask(c, w, d))
+		return err
+	})
+	return d, decision, err
+}
+
+// releasePull lets content out to a client on its connection (R1, R2, R12, R15): the link and the policy are read together, the decision is
+// recorded, and only then is the content opened.
+func (s *Service) releasePull(ctx context.Context, c oci.Call, w wish) (oci.Descriptor, oci.Content, error) {
+	d, decision, err := s.decide(ctx, c, w)
+	if err != nil {
+		return d, nil, err
+	}
+	grant, err := s.gate.Release(ctx, decision)
+	if err != nil {
+		return d, nil, err
+	}
+	r, err := s.blobs.Open(ctx, grant, d.Digest)
+	if err != nil {
+		return d, nil, err
+	}
+	return d, r, nil
+}
+
+// releaseLook lets a description out, and no content (R16): HEAD.
+func (s *Service) releaseLook(ctx context.Context, c oci.Call, w wish) (oci.Descriptor, error) {
+	d, decision, err := s.decide(ctx, c, w)
+	if err == nil {
+		s.gate.Look(decision)
+	}
+	return d, err
+}
+
+// releaseNames lets names out, and no content (R16): tags, catalog, referrers. list reads them in the transaction of the decision.
+func (s *Service) releaseNames(ctx context.Context, c oci.Call, repo name.Repository, what string, list func(tx *meta.Tx) error) error {
+	w := wish{repo: repo, reference: what}
+	var decision egress.Decision
+	err := s.db.Read(ctx, func(tx *meta.Tx) error {
+		var err error
+		if decision, err = s.gate.Decide(tx, s.ask(c, w, oci.Descriptor{})); err != nil {
+			return err
+		}
+		return list(tx)
+	})
+	if err == nil {
+		s.gate.Look(decision)
+	}
+	return err
+}
+
+// Mount makes a blob of one repository a member of another of the same registry (R11): nothing leaves the registry, so the gate is not
+// asked; the link and its record commit together. That the caller may read the source was asked before.
+func (s *Service) Mount(ctx context.Context, c oci.Call, repo, from name.Repository, d name.Digest) (bool, error) {
+	mounted := false
+	err := s.db.Write(ctx, func(tx *meta.Tx) error {
+		mounted = false
+		row, err := live(tx, c)
+		if err != nil {
+			return err
+		}
+		found, err := blobIn(tx, row.ID, from, d)
+		if fault.Is(err, fault.BlobUnknown) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		id, err := s.open(tx, row.ID, repo)
+		if err != nil {
+			return err
+		}
+		if err := linkBlob(tx, id, d, found.Size); err != nil {
+			return err
+		}
+		mounted = true
+		r := record(row, c, actionPush, repo)
+		r.Route, r.Reference, r.Digest, r.Bytes = string(egress.Mount), "mounted from "+string(from), string(d), found.Size
+		return s.audit.Append(tx, r)
+	})
+	return mounted && err == nil, err
+}
+
+// passage is an import on its way from one registry to another.
+type passage struct {
+	source, target string // identities
+	repo           name.Repository
+	caller         identity.Caller
+	correlation    string
+}
+
+// releaseImport asks the source whether d may become content of the target (R4, R6, R21) and puts the answer on record in tx. The source's row
+// is locked first, so that a change of its policy comes wholly before or wholly after.
+func (s *Service) releaseImport(tx *meta.Tx, p passage, reference string, d oci.Descriptor) error {
+	if _, err := tx.LockRegistry(p.source); err != nil && !errors.Is(err, meta.ErrNotFound) {
+		return err
+	}
+	decision, err := s.gate.Decide(tx, egress.Ask{
+		Route: egress.Import, Registry: p.source, To: p.target, Repository: p.repo, Reference: reference,
+		Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, Caller: p.caller, Correlation: p.correlation,
+	})
+	if err != nil {
+		return err
+	}
+	return s.gate.Record(tx, decision)
+}
