@@ -147,6 +147,10 @@ type checkName struct {
 	Type string `json:"type" arm:"required"`
 }
 
+type turn struct {
+	Times int `json:"times" arm:"required" min:"1" max:"100"`
+}
+
 type checked struct {
 	Available bool    `json:"nameAvailable"`
 	Reason    *string `json:"reason"`
@@ -167,7 +171,20 @@ func bank() arm.Namespace {
 						tx.World().Get(c.ID, &v)
 						return keyAnswer{v.Properties.Key}, nil
 					}),
+					arm.Begin(arm.Action{Name: "turnKey"}, func(tx *arm.Tx, c arm.Call[turn]) (job.Spec, error) {
+						return job.Spec{Kind: "test.turn", Args: c.Body}, nil
+					}),
 				},
+				Work: []arm.Work{{Kind: "test.turn", Do: func(_ context.Context, _ *arm.Engine, j *job.Job) (any, error) {
+					var do turn
+					if err := j.Decode(&do); err != nil {
+						return nil, err
+					}
+					if do.Times == 13 {
+						return nil, fault.New(fault.Conflict, "The key broke.")
+					}
+					return nil, nil
+				}}},
 			},
 			&arm.Type[door]{Name: doors, Display: "Door", API: "2021-06-01-preview..", Verbs: arm.Put | arm.Delete | arm.List, Admit: admitDoor},
 		},

@@ -61,8 +61,8 @@ func (rq *request) state(id name.ResourceID, op string) (job.State, error) {
 	absent := fault.New(fault.OperationNotFound, "The operation '%s' could not be found.", clip(op))
 	err := rq.inTx(false, func(tx *Tx) error {
 		var err error
-		st, err = jobState(tx.m, op)
-		if errors.Is(err, errJobAbsent) {
+		st, err = job.Get(tx.m, op)
+		if errors.Is(err, meta.ErrNotFound) {
 			return absent
 		}
 		if err != nil {
@@ -78,17 +78,6 @@ func (rq *request) state(id name.ResourceID, op string) (job.State, error) {
 		}
 		return tx.Must(subject.Type()+"/read", subject)
 	})
-	return st, err
-}
-
-// errJobAbsent stands for a job that is not there.
-var errJobAbsent = errors.New("arm: no such job")
-
-func jobState(m *meta.Tx, id string) (job.State, error) {
-	st, err := job.Get(m, id)
-	if errors.Is(err, meta.ErrNotFound) || fault.Is(err, fault.OperationNotFound) {
-		return st, errJobAbsent
-	}
 	return st, err
 }
 

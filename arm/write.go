@@ -13,6 +13,7 @@ import (
 
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/job"
+	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 )
 
@@ -505,7 +506,7 @@ func (rq *request) enqueue(tx *Tx, prefix string, subject name.ResourceID, spec 
 	spec.ID = prefix + strings.ToLower(unique)
 	if _, err := job.Get(tx.m, spec.ID); err == nil {
 		spec.ID = prefix + tx.NewID()
-	} else if !fault.Is(err, fault.OperationNotFound) && !errors.Is(err, errJobAbsent) {
+	} else if !errors.Is(err, meta.ErrNotFound) {
 		return "", err
 	}
 	if spec.Subject == "" {

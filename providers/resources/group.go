@@ -40,7 +40,7 @@ func deleteGroup(ctx context.Context, e *arm.Engine, j *job.Job) (any, error) {
 		return nil, fmt.Errorf("caller of the job: %w", err)
 	}
 	for {
-		done, err := deleteNext(ctx, e, caller, j.Correlation, id)
+		done, err := deleteNext(ctx, e, caller, j, id)
 		if err == nil && done {
 			return nil, nil
 		}
@@ -48,15 +48,18 @@ func deleteGroup(ctx context.Context, e *arm.Engine, j *job.Job) (any, error) {
 			continue
 		}
 		if f := fault.From(err); f.Status() < 500 {
-			return nil, reopen(ctx, e, caller, j.Correlation, id, err)
+			return nil, reopen(ctx, e, caller, j, id, err)
 		}
 		return nil, err
 	}
 }
 
 // deleteNext takes the next root resource of the group out, and the group itself once it is empty; done says that the group is gone.
-func deleteNext(ctx context.Context, e *arm.Engine, caller identity.Caller, correlation string, id name.ResourceID) (done bool, err error) {
-	err = e.Write(ctx, caller, correlation, func(tx *arm.Tx) error {
+func deleteNext(ctx context.Context, e *arm.Engine, caller identity.Caller, j *job.Job, id name.ResourceID) (done bool, err error) {
+	err = e.Write(ctx, caller, j.Correlation, func(tx *arm.Tx) error {
+		if err := j.Mine(tx.Meta()); err != nil {
+			return err
+		}
 		next, found, err := tx.FirstBelow(id)
 		if err != nil {
 			return err
@@ -70,8 +73,8 @@ func deleteNext(ctx context.Context, e *arm.Engine, caller identity.Caller, corr
 }
 
 // reopen ends the state Deleting of a group that could not be emptied.
-func reopen(ctx context.Context, e *arm.Engine, caller identity.Caller, correlation string, id name.ResourceID, why error) error {
-	err := e.Write(ctx, caller, correlation, func(tx *arm.Tx) error { return tx.SetState(id, "") })
+func reopen(ctx context.Context, e *arm.Engine, caller identity.Caller, j *job.Job, id name.ResourceID, why error) error {
+	err := e.Write(ctx, caller, j.Correlation, func(tx *arm.Tx) error { return tx.SetState(id, "") })
 	if err != nil {
 		return fmt.Errorf("%w (while handling: %w)", err, why)
 	}
