@@ -339,3 +339,72 @@ func TestMintedNamesAreBounded(t *testing.T) {
 		t.Error("a certificate near its end was not renewed")
 	}
 }
+
+// A stop answers what is in flight and takes nothing new; when its time is over it cuts what is left.
+func TestShutdownDrains(t *testing.T) {
+	for _, patient := range []bool{true, false} {
+		t.Run(fmt.Sprintf("patient=%v", patient), func(t *testing.T) {
+			h := newHouse(t)
+			entered, leave := make(chan struct{}), make(chan struct{})
+			d, err := h.doors.Listen(context.Background(), "127.0.0.1:0", DoorOptions{Zone: Zone{Kind: Public, Door: "public"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			served := make(chan error, 1)
+			go func() {
+				served <- d.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					close(entered)
+					select {
+					case <-leave:
+					case <-r.Context().Done():
+					}
+					_, _ = io.WriteString(w, "whole")
+				}))
+			}()
+			answer := make(chan error, 1)
+			go func() {
+				resp, err := h.client("").Get("http://" + d.Addr().String())
+				if err == nil {
+					var b []byte
+					if b, err = io.ReadAll(resp.Body); err == nil && string(b) != "whole" {
+						err = fmt.Errorf("got %q", b)
+					}
+					_ = resp.Body.Close()
+				}
+				answer <- err
+			}()
+			<-entered
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			down := make(chan error, 1)
+			go func() { down <- d.Shutdown(ctx) }()
+			for { // the listener is closed before anything is waited for
+				c, err := net.Dial("tcp", d.Addr().String())
+				if err != nil {
+					break
+				}
+				_ = c.Close()
+			}
+			if !patient {
+				cancel()
+				if err := <-down; err == nil || !strings.Contains(err.Error(), "cut off") {
+					t.Errorf("a cut was not told: %v", err)
+				}
+				if err := <-answer; err == nil {
+					t.Error("the request was answered after the cut")
+				}
+			} else {
+				close(leave)
+				if err := <-answer; err != nil {
+					t.Error(err)
+				}
+				if err := <-down; err != nil {
+					t.Error(err)
+				}
+			}
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
