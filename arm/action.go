@@ -84,7 +84,7 @@ func (rq *request) act(a Action, r *resource, p *provider, id name.ResourceID) e
 		if !r.api.hold(shape) {
 			return rq.unservedVersion(p, r.api, r.path())
 		}
-		on = r.name
+		on = r.right
 	}
 	tree, err := rq.bodyTree(a.body.req.fields != nil && a.method() != http.MethodGet)
 	if err != nil {

@@ -111,6 +111,7 @@ const (
 type Type[D any] struct {
 	Name    string // full: Microsoft.ContainerRegistry/registries/exportPipelines
 	Display string // singular, for operations and the reference: "Export pipeline"
+	Right   string // what its permissions begin with; "" is Name (so that a read asks Name/read)
 	Scope   Scope
 	API     string // api-versions of the type, in the grammar of the `api` tag; "" is all of the namespace
 	Verbs   Verbs

@@ -20,6 +20,7 @@ type resource struct {
 	name, namespace string
 	segments        []string // registries, exportPipelines
 	display         string
+	right           string // what permissions on it begin with: its name, mostly
 	scope           Scope
 	api             ranges
 	verbs           Verbs
@@ -66,9 +67,12 @@ type found struct {
 
 func (t *Type[D]) resource() (*resource, error) {
 	r := &resource{
-		name: t.Name, display: t.Display, scope: t.Scope, verbs: t.Verbs, names: t.Names, globalName: t.GlobalName,
+		name: t.Name, right: t.Right, display: t.Display, scope: t.Scope, verbs: t.Verbs, names: t.Names, globalName: t.GlobalName,
 		takenFault: t.TakenFault, takenText: t.TakenText, answers: t.Answers, notFound: t.NotFound, capability: t.Capability,
 		doc: reflect.TypeFor[D](), actions: t.Actions, work: t.Work,
+	}
+	if r.right == "" {
+		r.right = r.name
 	}
 	parts := strings.Split(t.Name, "/")
 	if len(parts) < 2 {

@@ -40,15 +40,15 @@ func (rq *request) operations(p *provider) error {
 		if one == "" {
 			one = r.path()
 		}
-		add(r.name+"/read", one, "Gets or lists: "+one)
+		add(r.right+"/read", one, "Gets or lists: "+one)
 		if r.can(Put | Patch) {
-			add(r.name+"/write", one, "Creates or updates: "+one)
+			add(r.right+"/write", one, "Creates or updates: "+one)
 		}
 		if r.can(Delete) {
-			add(r.name+"/delete", one, "Deletes: "+one)
+			add(r.right+"/delete", one, "Deletes: "+one)
 		}
 		for _, a := range r.actions {
-			add(a.right(r.name), one, a.text())
+			add(a.right(r.right), one, a.text())
 		}
 	}
 	for _, a := range p.actions {

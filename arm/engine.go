@@ -221,3 +221,11 @@ func (tx *Tx) now() time.Time { return tx.req.Now }
 func (e *Engine) subscriptionExists(tx *Tx, id string) (bool, error) {
 	return e.o.Identity.SubscriptionExists(tx.m, id)
 }
+
+// rightOf is what permissions on an id begin with.
+func (e *Engine) rightOf(id name.ResourceID) string {
+	if r := e.types[strings.ToLower(id.Type())]; r != nil {
+		return r.right
+	}
+	return id.Type()
+}

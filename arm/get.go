@@ -20,7 +20,7 @@ import (
 // get serves GET of one resource.
 func (rq *request) get(r *resource, id name.ResourceID, shape shape) error {
 	var answer reply
-	rq.action = r.name + "/read"
+	rq.action = r.right + "/read"
 	err := rq.inTx(false, func(tx *Tx) error {
 		if err := tx.Must(rq.action, id); err != nil {
 			return err
@@ -41,7 +41,7 @@ func (rq *request) get(r *resource, id name.ResourceID, shape shape) error {
 
 // head serves HEAD of one resource: 204 or 404. Source: ARM, "CheckExistence".
 func (rq *request) head(r *resource, id name.ResourceID) error {
-	rq.action = r.name + "/read"
+	rq.action = r.right + "/read"
 	err := rq.inTx(false, func(tx *Tx) error {
 		if err := tx.Must(rq.action, id); err != nil {
 			return err
@@ -57,13 +57,13 @@ func (rq *request) head(r *resource, id name.ResourceID) error {
 
 // existing loads a resource and says in ARM's words when it, or what it stands in, is not there. locked takes its root first.
 func (rq *request) existing(tx *Tx, r *resource, id name.ResourceID, locked bool) (*stored, error) {
-	if _, err := rq.scopeOf(tx, id); err != nil {
-		return nil, err
-	}
 	if locked {
 		if err := tx.e.lock(tx, id); err != nil {
 			return nil, err
 		}
+	}
+	if _, err := rq.scopeOf(tx, id); err != nil {
+		return nil, err
 	}
 	s, err := tx.e.load(tx, r, id)
 	if errors.Is(err, errAbsent) {
@@ -149,7 +149,7 @@ func (rq *request) list(r *resource, at name.ResourceID, shape shape) error {
 	if err != nil {
 		return err
 	}
-	rq.action = r.name + "/read"
+	rq.action = r.right + "/read"
 	var answer listAnswer
 	err = rq.inTx(false, func(tx *Tx) error {
 		answer = listAnswer{Value: []json.RawMessage{}}
@@ -196,8 +196,8 @@ func (rq *request) listable(tx *Tx, r *resource, at name.ResourceID) error {
 	}
 	_, err := tx.e.load(tx, owner, at)
 	if errors.Is(err, errAbsent) {
-		if ok, canErr := tx.Can(r.name+"/read", at); canErr != nil || !ok {
-			return errors.Join(canErr, tx.Must(r.name+"/read", at))
+		if ok, canErr := tx.Can(r.right+"/read", at); canErr != nil || !ok {
+			return errors.Join(canErr, tx.Must(r.right+"/read", at))
 		}
 		return rq.missing(owner, at)
 	}
@@ -206,7 +206,7 @@ func (rq *request) listable(tx *Tx, r *resource, at name.ResourceID) error {
 
 // page reads the next resources that the caller may see, and the key to go on from.
 func (rq *request) page(tx *Tx, r *resource, at name.ResourceID, after string, limit int) ([]*stored, string, error) {
-	all, err := tx.Can(r.name+"/read", at)
+	all, err := tx.Can(r.right+"/read", at)
 	if err != nil {
 		return nil, "", err
 	}
@@ -231,7 +231,7 @@ func (rq *request) page(tx *Tx, r *resource, at name.ResourceID, after string, l
 			}
 
 			if !all {
-				if ok, err := tx.Can(r.name+"/read", s.id); err != nil {
+				if ok, err := tx.Can(r.right+"/read", s.id); err != nil {
 					return nil, "", err
 				} else if !ok {
 					after = s.id.Key()
@@ -249,7 +249,7 @@ func (rq *request) page(tx *Tx, r *resource, at name.ResourceID, after string, l
 		}
 	}
 	if !all && len(out) == 0 {
-		return nil, "", tx.Must(r.name+"/read", at)
+		return nil, "", tx.Must(r.right+"/read", at)
 	}
 	return out, "", nil
 }

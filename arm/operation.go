@@ -76,7 +76,7 @@ func (rq *request) state(id name.ResourceID, op string) (job.State, error) {
 		if json.Unmarshal(st.Caller, &began) == nil && began.ID == rq.caller.ID && began.ID != "" {
 			return nil
 		}
-		return tx.Must(subject.Type()+"/read", subject)
+		return tx.Must(tx.e.rightOf(subject)+"/read", subject)
 	})
 	return st, err
 }

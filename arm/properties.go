@@ -33,7 +33,7 @@ func PropertiesDoc(types ...Resource) []byte {
 		b.WriteString("| property | type | default | written | api-versions | stance | what it does |\n|---|---|---|---|---|---|---|\n")
 		r.schema.document(&b, "", false, "")
 		for _, a := range r.actions {
-			fmt.Fprintf(&b, "\nAction `%s %s`, permission `%s`.", a.method(), a.Name, a.right(r.name))
+			fmt.Fprintf(&b, "\nAction `%s %s`, permission `%s`.", a.method(), a.Name, a.right(r.right))
 		}
 		if len(r.actions) > 0 {
 			b.WriteString("\n")

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/embargo-registry/embargo/arm/armtest"
 	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/meta/metatest"
@@ -189,6 +190,37 @@ func TestPagesHoldEverythingOnce(t *testing.T) {
 		}
 		if len(want) > 0 || pages != 4 {
 			t.Errorf("%d pages, missing %v", pages, want)
+		}
+	})
+}
+
+// Deleting a group and creating in it, at once: nothing is left in a group that has gone.
+func TestNothingOutlivesItsGroup(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		b := newBench(t, open())
+		for n := range 30 {
+			group := fmt.Sprintf("/subscriptions/{sub}/resourceGroups/g%d", n)
+			vault := fmt.Sprintf("%s/providers/Fake.Bank/vaults/vault%d?api-version=2021-09-01", group, n)
+			b.Must(t, 201, "PUT", group+"?api-version=2021-04-01", `{"location":"westus"}`)
+			var both sync.WaitGroup
+			both.Go(func() {
+				switch r := b.Call("owner", "PUT", vault, `{"location":"westus","sku":{"name":"Basic"}}`); r.StatusCode {
+				case 201, 404, 409:
+				default:
+					t.Errorf("create: %d", r.StatusCode)
+				}
+			})
+			both.Go(func() {
+				r := b.Call("owner", "DELETE", group+"?api-version=2021-04-01", "")
+				link := r.Header.Get("Location")
+				armtest.Until(t, func() bool { return b.Call("owner", "GET", link, "").StatusCode == 200 })
+			})
+			both.Wait()
+		}
+		var left int
+		err := b.DB.Read(context.Background(), func(tx *meta.Tx) error { return tx.Row("SELECT COUNT(*) FROM resources").Scan(&left) })
+		if err != nil || left != 0 {
+			t.Errorf("%d resources are left, %v", left, err)
 		}
 	})
 }

@@ -22,10 +22,10 @@ const (
 
 // ParseJSON reads one JSON value strictly: into map[string]any, []any, string, json.Number, bool and nil. A byte order mark is
 // passed over. It refuses with InvalidRequestContent, and the JSON path: duplicate members, bytes that are not UTF-8, nesting
-// deeper than 64, anything after the value; with RequestTooLarge what is longer than 4 MiB.
+// deeper than 64, anything after the value, more than 4 MiB.
 func ParseJSON(data []byte) (any, error) {
 	if len(data) > maxBody {
-		return nil, fault.New(fault.RequestTooLarge, "The request's content is longer than the %d bytes that are read.", maxBody)
+		return nil, tooLong()
 	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if !utf8.Valid(data) {
@@ -41,6 +41,10 @@ func ParseJSON(data []byte) (any, error) {
 		return nil, invalidContent("", "something follows the JSON value at byte %d", r.dec.InputOffset())
 	}
 	return v, nil
+}
+
+func tooLong() *fault.Fault {
+	return invalidContent("", "it is longer than 4 MiB (%d bytes), the most that is read", maxBody)
 }
 
 func firstInvalid(data []byte) int {

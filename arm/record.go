@@ -16,9 +16,9 @@ import (
 
 // recordChange appends the audit record of one resource's change to the transaction; secrets are named, not shown.
 func (e *Engine) recordChange(tx *Tx, r *resource, id name.ResourceID, was, want *stored) error {
-	rec := audit.Record{Kind: audit.Change, Outcome: audit.Succeeded, Action: r.name + "/write", Resource: id.String()}
+	rec := audit.Record{Kind: audit.Change, Outcome: audit.Succeeded, Action: r.right + "/write", Resource: id.String()}
 	if want == nil {
-		rec.Action = r.name + "/delete"
+		rec.Action = r.right + "/delete"
 	}
 	var err error
 	if rec.Before, err = was.redacted(); err != nil {

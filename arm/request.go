@@ -274,7 +274,11 @@ func (rq *request) body() ([]byte, error) {
 		return nil, invalidContent("", "it ended too early").Because(err)
 	}
 	if len(data) > maxBody {
-		return nil, fault.New(fault.RequestTooLarge, "The request's content is longer than the %d bytes that are read.", maxBody)
+		// A client that is still sending reads no answer: take in a little more of what is too long anyway.
+		if _, err := io.CopyN(io.Discard, rq.r.Body, 4*maxBody); err != nil && !errors.Is(err, io.EOF) {
+			rq.e.o.Log.DebugContext(rq.ctx, "the client stopped sending", "request", rq.id, "error", err)
+		}
+		return nil, tooLong()
 	}
 	return data, nil
 }

@@ -150,6 +150,7 @@ func (c *RouteCall) Param(key string) string { return c.rq.query[strings.ToLower
 type ResourceInfo struct {
 	ID       name.ResourceID
 	Type     string // as declared
+	Right    string // what permissions on it begin with
 	State    string // provisioningState
 	System   SystemData
 	Document Item // newest shape, completed for an answer, secrets left out
@@ -174,7 +175,7 @@ func (tx *Tx) info(s *stored) (ResourceInfo, error) {
 		return ResourceInfo{}, err
 	}
 	data, err := s.typ.schema.encode(&encoder{shape: wholeShape}, doc)
-	return ResourceInfo{ID: s.id, Type: s.typ.name, State: s.provisioningState(), System: s.system, Document: Item{ID: s.id, doc: data}}, err
+	return ResourceInfo{ID: s.id, Type: s.typ.name, Right: s.typ.right, State: s.provisioningState(), System: s.system, Document: Item{ID: s.id, doc: data}}, err
 }
 
 // Tracked lists the tracked resources at or below a subscription or group, in order of their ids, from the key after on, at most

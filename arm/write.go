@@ -28,7 +28,7 @@ func (rq *request) write(r *resource, id name.ResourceID, shape shape, patch boo
 		return invalidContent("", "the content must be an object and is null")
 	}
 	var answer reply
-	rq.action = r.name + "/write"
+	rq.action = r.right + "/write"
 	err = rq.inTx(true, func(tx *Tx) error {
 		rq.provider = false
 		w := writing{tx: tx, r: r, id: id, shape: shape, patch: patch, tree: tree}
@@ -68,6 +68,10 @@ type writing struct {
 
 // place finds where the write goes: it locks the root, reads what is stored, and makes the id canonical.
 func (rq *request) place(w *writing) error {
+	// The lock comes before the first look: a group that is being deleted is seen so.
+	if err := w.tx.e.lock(w.tx, w.id); err != nil {
+		return err
+	}
 	scope, err := rq.scopeOf(w.tx, w.id)
 	if err != nil {
 		return err
@@ -113,11 +117,8 @@ func (e *Engine) group(tx *Tx, id name.ResourceID) (*stored, error) {
 	return e.load(tx, r, name.Group(id.Subscription(), id.ResourceGroup()))
 }
 
-// place locks, loads and canonicalises.
+// place loads and canonicalises what has been locked.
 func (e *Engine) place(w *writing) error {
-	if err := e.lock(w.tx, w.id); err != nil {
-		return err
-	}
 	was, err := e.load(w.tx, w.r, w.id)
 	switch {
 	case err == nil:
@@ -335,10 +336,13 @@ func (rq *request) versionQuery() string { return "?api-version=" + rq.query["ap
 // remove serves DELETE.
 func (rq *request) remove(r *resource, id name.ResourceID, shape shape) error {
 	var answer reply
-	rq.action = r.name + "/delete"
+	rq.action = r.right + "/delete"
 	err := rq.inTx(true, func(tx *Tx) error {
 		rq.provider = false
 		if err := tx.Must(rq.action, id); err != nil {
+			return err
+		}
+		if err := tx.e.lock(tx, id); err != nil {
 			return err
 		}
 		if _, err := rq.scopeOf(tx, id); err != nil {
@@ -455,6 +459,9 @@ func (e *Engine) putInside(tx *Tx, id name.ResourceID, doc any) error {
 		return fmt.Errorf("arm: the document of %s is not an object", id)
 	}
 	w := writing{tx: tx, r: r, id: id, shape: wholeShape, inside: true, tree: tree}
+	if err := e.lock(tx, id); err != nil {
+		return err
+	}
 	if err := e.place(&w); err != nil {
 		return err
 	}

@@ -249,3 +249,13 @@ func (b *Bench) print(t *testing.T, what string, r *http.Response) string {
 	}
 	return strings.ReplaceAll(text, b.People.Subscription, "{sub}")
 }
+
+// Until waits until cond holds, as a client that polls does; it fails the test after half a minute.
+func Until(t *testing.T, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not happen within 30 seconds")
+		}
+	}
+}

@@ -110,7 +110,7 @@ func listResources(tx *arm.Tx, c *arm.RouteCall) (arm.Answer, error) {
 			}
 			seen := filter.Match(r.ID, d.Location, d.Tags)
 			if seen && !all {
-				if seen, err = tx.Can(r.Type+"/read", r.ID); err != nil {
+				if seen, err = tx.Can(r.Right+"/read", r.ID); err != nil {
 					return arm.Answer{}, err
 				}
 			}
@@ -138,7 +138,7 @@ func itemOf(r arm.ResourceInfo, d document, expand []string) item {
 		it.Tags = map[string]string{}
 	}
 	y := r.System
-	it.SystemData = &systemData{y.CreatedBy, y.CreatedByType, instant(y.CreatedAt), y.LastModifiedBy, y.LastModifiedByType, instant(y.LastModifiedAt)}
+	it.SystemData = &systemData{y.CreatedBy, y.CreatedByType, moment(y.CreatedAt), y.LastModifiedBy, y.LastModifiedByType, moment(y.LastModifiedAt)}
 	if slices.Contains(expand, "createdtime") {
 		it.CreatedTime = instant(y.CreatedAt)
 	}
@@ -151,6 +151,8 @@ func itemOf(r arm.ResourceInfo, d document, expand []string) item {
 	return it
 }
 
+// moment is a time as systemData has it, instant as the list's own members have it.
+func moment(t time.Time) string  { return t.UTC().Format("2006-01-02T15:04:05.0000000") + "+00:00" }
 func instant(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.0000000Z") }
 
 // expansions reads $expand: createdTime, changedTime and provisioningState, joined by commas.

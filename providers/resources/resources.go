@@ -55,7 +55,7 @@ const groupTypeName = "Microsoft.Resources/resourceGroups"
 
 func groupType() arm.Resource {
 	return &arm.Type[group]{
-		Name: groupTypeName, Display: "Resource group", Scope: arm.InSubscription, Verbs: arm.AllVerbs,
+		Name: groupTypeName, Right: "Microsoft.Resources/subscriptions/resourceGroups", Display: "Resource group", Scope: arm.InSubscription, Verbs: arm.AllVerbs,
 		Names:     arm.Names{Min: 1, Max: 90, Pattern: `[\p{L}\p{N}_()\-.]*[\p{L}\p{N}_()\-]`, Text: "A resource group's name has 1 to 90 letters, digits, '.', '_', '-', '(' and ')', and does not end with '.'."},
 		Answers:   arm.Answers{Absent: 404},
 		DeleteJob: deleteGroupSpec,
