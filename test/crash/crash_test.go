@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package crash kills a real server with SIGKILL at random points under load, starts it again, and checks that everything it had
+// acknowledged is there: every digest and every tag, read back and hashed, and no row of the database that leads nowhere.
+package crash
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/embargo-registry/embargo/meta/metatest"
+)
+
+const writers = 16
+
+// kills is how often the server is killed on each kind of database.
+func kills(t *testing.T) int {
+	if v := os.Getenv("EMBARGO_CRASH_KILLS"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 1 {
+			t.Fatalf("EMBARGO_CRASH_KILLS=%s is no number of kills", v)
+		}
+		return n
+	}
+	if testing.Short() {
+		return 5
+	}
+	return 150
+}
+
+func TestKillUnderLoad(t *testing.T) {
+	binary := build(t)
+	for _, kind := range metatest.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			in := install(t, binary, metatest.URL(t, kind))
+			all := newLedger()
+			rounds := kills(t)
+			acknowledged := 0
+			for round := range rounds {
+				fresh := in.killUnderLoad(t, round)
+				acknowledged += fresh.size()
+				if t.Failed() {
+					return
+				}
+				in.start(t)
+				in.verify(t, fresh)
+				all.add(fresh)
+				if t.Failed() {
+					t.Fatalf("after kill %d", round+1)
+				}
+			}
+			in.verify(t, all)
+			in.stop(t)
+			in.dangling(t)
+			t.Logf("%d kills, %d acknowledged writes", rounds, acknowledged)
+			if acknowledged < rounds {
+				t.Errorf("only %d writes were acknowledged in %d rounds: there was no load", acknowledged, rounds)
+			}
+		})
+	}
+}
+
+// killUnderLoad lets the writers write until a random number of their writes is acknowledged, kills the server a random moment later, and
+// returns what was acknowledged.
+func (in *installation) killUnderLoad(t *testing.T, round int) *ledger {
+	l := newLedger()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	enough := 1 + rand.IntN(6*writers)
+	reached := make(chan struct{})
+	var once sync.Once
+	var wg sync.WaitGroup
+	for n := range writers {
+		wg.Go(func() {
+			w := &writer{in: in, ledger: l, repo: "w" + strconv.Itoa(n%5), tag: "w" + strconv.Itoa(n), random: rand.New(rand.NewPCG(uint64(round), uint64(n)))}
+			for ctx.Err() == nil {
+				if err := w.push(ctx, round); err != nil {
+					if refused(err) {
+						t.Errorf("writer %d: %v", n, err)
+						once.Do(func() { close(reached) })
+					}
+					return
+				}
+				if l.size() >= enough {
+					once.Do(func() { close(reached) })
+				}
+			}
+		})
+	}
+	select {
+	case <-reached:
+	case <-in.exited:
+		t.Error("the server ended by itself")
+	case <-time.After(time.Minute):
+		t.Errorf("after a minute only %d writes were acknowledged", l.size())
+	}
+	// The moment of the kill within a write is what is random here.
+	time.Sleep(time.Duration(rand.Int64N(int64(15 * time.Millisecond))))
+	in.kill(t)
+	cancel()
+	wg.Wait()
+	return l
+}
+
+// build makes the binary that is killed, or takes EMBARGO_BINARY.
+func build(t *testing.T) string {
+	t.Helper()
+	if b := os.Getenv("EMBARGO_BINARY"); b != "" {
+		return b
+	}
+	out := filepath.Join(t.TempDir(), "embargo")
+	cmd := exec.Command("go", "build", "-o", out, "./cmd/embargo")
+	cmd.Dir = filepath.Join("..", "..")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building embargo: %v\n%s", err, text)
+	}
+	return out
+}
