@@ -13,7 +13,7 @@ import (
 
 func declare(*identity.Service) []arm.Namespace { return []arm.Namespace{groups(), bank()} }
 
-func newBench(t *testing.T, db *meta.DB) *armtest.Bench {
+func newBench(t testing.TB, db *meta.DB) *armtest.Bench {
 	t.Helper()
 	return armtest.New(t, db, declare)
 }

@@ -57,7 +57,7 @@ type People struct {
 type Declare func(s *identity.Service) []arm.Namespace
 
 // New starts a Bench on a fresh database. Pages of lists hold three resources.
-func New(t *testing.T, db *meta.DB, declare Declare) *Bench {
+func New(t testing.TB, db *meta.DB, declare Declare) *Bench {
 	t.Helper()
 	keyring, err := meta.NewKeyring(filepath.Join(t.TempDir(), "key"))
 	if err != nil {
@@ -67,19 +67,19 @@ func New(t *testing.T, db *meta.DB, declare Declare) *Bench {
 }
 
 // Another starts a second node on the same database, through a handle of its own.
-func (b *Bench) Another(t *testing.T, db *meta.DB, declare Declare) *Bench {
+func (b *Bench) Another(t testing.TB, db *meta.DB, declare Declare) *Bench {
 	t.Helper()
 	return start(t, db, "n2", b.keyring, b.People, declare)
 }
 
-func start(t *testing.T, db *meta.DB, node string, keyring *meta.Keyring, people People, declare Declare) *Bench {
+func start(t testing.TB, db *meta.DB, node string, keyring *meta.Keyring, people People, declare Declare) *Bench {
 	t.Helper()
 	log, err := audit.New(context.Background(), audit.Options{DB: db, Node: node})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := &Bench{DB: db, Audit: log, keyring: keyring, People: people}
-	b.Engine, err = arm.New(arm.Options{DB: db, Identity: people.Service, Audit: log, Keyring: keyring, Namespaces: declare(people.Service), PageSize: 3})
+	b.Engine, err = arm.New(arm.Options{DB: db, Identity: people.Service, Audit: log, Keyring: keyring, Namespaces: declare(people.Service), PageSize: pageSize(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func (b *Bench) Call(who, method, path, body string, headers ...string) *http.Re
 }
 
 // Must makes one exchange as the owner, expects the status, and gives the answer's object.
-func (b *Bench) Must(t *testing.T, status int, method, path, body string) map[string]any {
+func (b *Bench) Must(t testing.TB, status int, method, path, body string) map[string]any {
 	t.Helper()
 	r := b.Call("owner", method, path, body)
 	var v map[string]any
@@ -251,11 +251,19 @@ func (b *Bench) print(t *testing.T, what string, r *http.Response) string {
 }
 
 // Until waits until cond holds, as a client that polls does; it fails the test after half a minute.
-func Until(t *testing.T, cond func() bool) {
+func Until(t testing.TB, cond func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not happen within 30 seconds")
 		}
 	}
+}
+
+// pageSize is small in tests, so that a few resources make several pages, and the engine's own in benchmarks.
+func pageSize(t testing.TB) int {
+	if _, measured := t.(*testing.B); measured {
+		return 0
+	}
+	return 3
 }
