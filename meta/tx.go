@@ -37,6 +37,9 @@ func (tx *Tx) Context() context.Context { return tx.ctx }
 // Postgres reports whether the database is PostgreSQL.
 func (tx *Tx) Postgres() bool { return tx.db.postgres }
 
+// ReadOnly reports whether the transaction only reads.
+func (tx *Tx) ReadOnly() bool { return tx.readOnly }
+
 // Exec runs a statement and returns the number of rows it changed.
 func (tx *Tx) Exec(query string, args ...any) (int64, error) {
 	var r sql.Result

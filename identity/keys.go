@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/meta"
+)
+
+// keySet is the signing keys that are live: the first signs, all verify.
+type keySet struct {
+	read time.Time
+	kids []string
+	keys map[string]*ecdsa.PrivateKey
+}
+
+const (
+	// liveKeys is how many keys verify: the one in use and the one before it, whose tokens live out their hours.
+	liveKeys = 2
+	// keysFresh is how long a set read from the database is believed: other nodes rotate too.
+	keysFresh = 15 * time.Second
+)
+
+func keyPurpose(kid string) string { return "signing-key:" + kid }
+
+// loadKeys reads the live keys and makes the first one.
+func (s *Service) loadKeys(ctx context.Context) error {
+	set, err := s.readKeys(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if len(set.kids) == 0 {
+		err := s.db.Write(ctx, func(tx *meta.Tx) error {
+			var n int
+			if err := tx.Row(`SELECT COUNT(*) FROM signing_keys`).Scan(&n); err != nil || n > 0 {
+				return err
+			}
+			return s.addKey(tx)
+		})
+		if err != nil {
+			return err
+		}
+		if set, err = s.readKeys(ctx, nil); err != nil {
+			return err
+		}
+	}
+	s.keys.Store(set)
+	return nil
+}
+
+// readKeys reads the live keys in tx, or in a transaction of its own when tx is nil.
+func (s *Service) readKeys(ctx context.Context, tx *meta.Tx) (*keySet, error) {
+	set := &keySet{read: time.Now(), keys: map[string]*ecdsa.PrivateKey{}}
+	read := func(tx *meta.Tx) error {
+		set.kids = nil
+		rows, err := tx.Query(`SELECT kid, sealed FROM signing_keys ORDER BY created_us DESC, kid LIMIT 2`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var kid string
+			var sealed []byte
+			if err := rows.Scan(&kid, &sealed); err != nil {
+				return err
+			}
+			der, err := s.keyring.Open(keyPurpose(kid), sealed)
+			if err != nil {
+				return err
+			}
+			key, err := x509.ParseECPrivateKey(der)
+			if err != nil {
+				return err
+			}
+			set.kids, set.keys[kid] = append(set.kids, kid), key
+		}
+		return rows.Err()
+	}
+	if tx != nil {
+		return set, read(tx)
+	}
+	return set, s.db.Read(ctx, read)
+}
+
+func (s *Service) addKey(tx *meta.Tx) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return err
+	}
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(public)
+	kid := base64.RawURLEncoding.EncodeToString(sum[:12])
+	sealed, err := s.keyring.Seal(keyPurpose(kid), der)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`INSERT INTO signing_keys (kid, sealed, state, created_us) VALUES ($1, $2, 'live', $3)`, kid, sealed, meta.Micros(tx.Now()))
+	return err
+}
+
+// RotateKeys makes a new signing key and keeps the one before it for the tokens that it signed; older ones go. It returns the new key's id.
+func (s *Service) RotateKeys(ctx context.Context, also func(tx *meta.Tx, kid string) error) (string, error) {
+	kid := ""
+	err := s.db.Write(ctx, func(tx *meta.Tx) error {
+		if err := s.addKey(tx); err != nil {
+			return err
+		}
+		if err := tx.Row(`SELECT kid FROM signing_keys ORDER BY created_us DESC, kid LIMIT 1`).Scan(&kid); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`DELETE FROM signing_keys WHERE kid NOT IN (SELECT kid FROM signing_keys ORDER BY created_us DESC, kid LIMIT 2)`); err != nil {
+			return err
+		}
+		if also == nil {
+			return nil
+		}
+		return also(tx, kid)
+	})
+	if err != nil {
+		return "", err
+	}
+	s.verified.Purge()
+	return kid, s.loadKeys(ctx)
+}
+
+// live gives the keys, read anew when they may have changed elsewhere.
+func (s *Service) live(ctx context.Context, tx *meta.Tx, kid string) (*keySet, error) {
+	set := s.keys.Load()
+	if _, known := set.keys[kid]; (kid == "" || known) && (s.db.SoleWriter() || time.Since(set.read) < keysFresh) {
+		return set, nil
+	}
+	if kid != "" && set.keys[kid] == nil && time.Since(set.read) < time.Second {
+		return set, nil // an unknown kid must not make every request read
+	}
+	set, err := s.readKeys(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	s.keys.Store(set)
+	return set, nil
+}
+
+// JWKS is the public half of the live keys (RFC 7517).
+func (s *Service) JWKS(ctx context.Context) (jose.JSONWebKeySet, error) {
+	set, err := s.live(ctx, nil, "")
+	if err != nil {
+		return jose.JSONWebKeySet{}, err
+	}
+	var out jose.JSONWebKeySet
+	for _, kid := range set.kids {
+		out.Keys = append(out.Keys, jose.JSONWebKey{Key: &set.keys[kid].PublicKey, KeyID: kid, Algorithm: string(jose.ES256), Use: "sig"})
+	}
+	return out, nil
+}
+
+// sign makes a compact JWS of a payload with the newest key.
+func (s *Service) sign(ctx context.Context, tx *meta.Tx, payload []byte) (string, error) {
+	set, err := s.live(ctx, tx, "")
+	if err != nil {
+		return "", err
+	}
+	if len(set.kids) == 0 {
+		return "", errors.New("identity: there is no signing key")
+	}
+	kid := set.kids[0]
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: set.keys[kid], KeyID: kid}},
+		(&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		return "", err
+	}
+	jws, err := signer.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	return jws.CompactSerialize()
+}
+
+// verify checks a compact JWS: ES256 only, by a live key named in it. Errors: InvalidToken.
+func (s *Service) verify(ctx context.Context, tx *meta.Tx, token string) ([]byte, error) {
+	if len(token) > 16<<10 {
+		return nil, errToken("is too long to be one of this installation's")
+	}
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		return nil, errToken("can't be read").Because(err)
+	}
+	kid := jws.Signatures[0].Header.KeyID
+	if kid == "" {
+		return nil, errToken("names no key")
+	}
+	set, err := s.live(ctx, tx, kid)
+	if err != nil {
+		return nil, err
+	}
+	key := set.keys[kid]
+	if key == nil {
+		return nil, errToken("is signed by a key that is not live any more")
+	}
+	payload, err := jws.Verify(&key.PublicKey)
+	if err != nil {
+		return nil, errToken("has a wrong signature").Because(err)
+	}
+	return payload, nil
+}
+
+func errToken(what string) *fault.Fault {
+	return fault.New(fault.InvalidToken, "The access token %s. Log in again.", what)
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/argon2"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/meta"
+)
+
+// Principal is somebody who can be given rights.
+type Principal struct {
+	ID      string    `json:"id"`
+	AppID   string    `json:"appId"`
+	Type    Type      `json:"type"`
+	Name    string    `json:"name"`
+	Enabled bool      `json:"enabled"`
+	Created time.Time `json:"created"`
+	Secrets []Secret  `json:"secrets"`
+}
+
+// Secret is a principal's secret as it may be shown: never the secret itself.
+type Secret struct {
+	ID      string    `json:"id"`
+	Hint    string    `json:"hint"`
+	Created time.Time `json:"created"`
+}
+
+// liveSecrets is how many secrets a principal has at the most: the one in use and the one that takes over.
+const liveSecrets = 2
+
+// secretBytes is the entropy of a generated secret: 320 bits.
+const secretBytes = 40
+
+// CreatePrincipal makes a principal and its first secret, which is told this once. password is a user's own choice (at least 12 characters); ""
+// generates. Errors: InvalidParameter, Conflict when the name is taken.
+func (s *Service) CreatePrincipal(tx *meta.Tx, t Type, name, password string) (Principal, string, error) {
+	name = strings.TrimSpace(name)
+	switch {
+	case t != ServicePrincipal && t != User && t != ManagedIdentity:
+		return Principal{}, "", fault.New(fault.InvalidParameter, "%q is no type of principal: servicePrincipal, user and managedIdentity are.", t)
+	case name == "" || len(name) > 120 || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return Principal{}, "", fault.New(fault.InvalidParameter, "A principal's name has 1 to 120 printable characters.")
+	case password != "" && t != User:
+		return Principal{}, "", fault.New(fault.InvalidParameter, "Only a user chooses a password; the secrets of other principals are generated.")
+	}
+	p := Principal{Type: t, Name: name, Enabled: true, Created: tx.Now()}
+	var err error
+	for _, id := range []*string{&p.ID, &p.AppID} {
+		if *id, err = s.NewID(); err != nil {
+			return Principal{}, "", err
+		}
+	}
+	n, err := tx.Exec(`INSERT INTO principals (id, app_id, kind, name, enabled, created_us) VALUES ($1, $2, $3, $4, TRUE, $5) ON CONFLICT (name) DO NOTHING`,
+		p.ID, p.AppID, string(t), name, meta.Micros(tx.Now()))
+	if err != nil {
+		return Principal{}, "", err
+	}
+	if n == 0 {
+		return Principal{}, "", fault.New(fault.Conflict, "There is a principal named %q already.", name)
+	}
+	secret, err := s.addSecret(tx, p.ID, password)
+	return p, secret, err
+}
+
+// RotateSecret adds a generated secret to a principal, and drops the oldest beyond two. It is told this once. Errors: PrincipalNotFound.
+func (s *Service) RotateSecret(tx *meta.Tx, ref string) (Principal, string, error) {
+	p, err := s.FindPrincipal(tx, ref)
+	if err != nil {
+		return Principal{}, "", err
+	}
+	secret, err := s.addSecret(tx, p.ID, "")
+	if err != nil {
+		return Principal{}, "", err
+	}
+	_, err = tx.Exec(`DELETE FROM principal_secrets WHERE principal = $1 AND id NOT IN
+ (SELECT id FROM principal_secrets WHERE principal = $1 ORDER BY created_us DESC, id DESC LIMIT `+fmt.Sprint(liveSecrets)+`)`, p.ID)
+	return p, secret, err
+}
+
+func (s *Service) addSecret(tx *meta.Tx, principal, chosen string) (string, error) {
+	secret, hashed := chosen, ""
+	if chosen == "" {
+		b := make([]byte, secretBytes)
+		if _, err := io.ReadFull(s.random, b); err != nil {
+			return "", err
+		}
+		secret = base64.RawURLEncoding.EncodeToString(b)
+		hashed = hashGenerated(secret)
+	} else {
+		if len(chosen) < 12 {
+			return "", fault.New(fault.InvalidParameter, "A password has at least 12 characters.")
+		}
+		salt := make([]byte, 16)
+		if _, err := io.ReadFull(s.random, salt); err != nil {
+			return "", err
+		}
+		hashed = hashChosen(chosen, salt)
+	}
+	id, err := s.NewID()
+	if err != nil {
+		return "", err
+	}
+	hint := secret[:3]
+	if chosen != "" {
+		hint = ""
+	}
+	var last int64
+	if err := tx.Row(`SELECT COALESCE(MAX(created_us), 0) FROM principal_secrets WHERE principal = $1`, principal).Scan(&last); err != nil {
+		return "", err
+	}
+	// Two secrets made within one instant keep their order.
+	_, err = tx.Exec(`INSERT INTO principal_secrets (id, principal, hash, hint, created_us, expires_us) VALUES ($1, $2, $3, $4, $5, 0)`,
+		id, principal, hashed, hint, max(meta.Micros(tx.Now()), last+1))
+	return secret, err
+}
+
+// hashGenerated suits secrets of full entropy: nobody guesses one, so a fast hash is enough.
+func hashGenerated(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// hashChosen suits what a person thought of: argon2id, 19 MiB, two passes (OWASP's second choice).
+func hashChosen(password string, salt []byte) string {
+	key := argon2.IDKey([]byte(password), salt, 2, 19<<10, 1, 32)
+	return "argon2id:" + hex.EncodeToString(salt) + ":" + hex.EncodeToString(key)
+}
+
+func matches(hashed, secret string) bool {
+	kind, rest, _ := strings.Cut(hashed, ":")
+	got := hashGenerated(secret)
+	if kind == "argon2id" {
+		salt, err := hex.DecodeString(strings.SplitN(rest, ":", 2)[0])
+		if err != nil {
+			return false
+		}
+		got = hashChosen(secret, salt)
+	}
+	return subtle.ConstantTimeCompare([]byte(got), []byte(hashed)) == 1
+}
+
+// errSecret is the one answer for an unknown principal, a disabled one and a wrong secret.
+func errSecret() error {
+	return fault.New(fault.InvalidToken, "The client or its secret is not valid.")
+}
+
+// CheckSecret finds the principal of a client id (application id or, for users, name) and secret. Errors: InvalidToken, the same whatever is wrong.
+func (s *Service) CheckSecret(tx *meta.Tx, client, secret string) (Principal, string, error) {
+	p, err := scanPrincipal(tx.Row(`SELECT `+principalColumns+` FROM principals WHERE app_id = $1 OR id = $1 OR (kind = 'User' AND name = $2)`,
+		strings.ToLower(client), client).Scan)
+	if errors.Is(err, meta.ErrNotFound) {
+		matches(hashGenerated(""), secret) // the time of an unknown client tells nothing
+		return Principal{}, "", errSecret()
+	}
+	if err != nil {
+		return Principal{}, "", err
+	}
+	rows, err := tx.Query(`SELECT id, hash, expires_us FROM principal_secrets WHERE principal = $1`, p.ID)
+	if err != nil {
+		return Principal{}, "", err
+	}
+	defer rows.Close()
+	found := ""
+	for rows.Next() {
+		var id, hashed string
+		var expires int64
+		if err := rows.Scan(&id, &hashed, &expires); err != nil {
+			return Principal{}, "", err
+		}
+		if matches(hashed, secret) && (expires == 0 || s.clock().Before(meta.FromMicros(expires))) {
+			found = id
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return Principal{}, "", err
+	}
+	if found == "" || !p.Enabled {
+		return Principal{}, "", errSecret()
+	}
+	return p, found, nil
+}
+
+const principalColumns = `id, app_id, kind, name, enabled, created_us`
+
+func scanPrincipal(scan func(...any) error) (Principal, error) {
+	var p Principal
+	var created int64
+	err := scan(&p.ID, &p.AppID, &p.Type, &p.Name, &p.Enabled, &created)
+	p.Created = meta.FromMicros(created)
+	return p, err
+}
+
+func (s *Service) principal(tx *meta.Tx, id string) (Principal, error) {
+	return scanPrincipal(tx.Row(`SELECT `+principalColumns+` FROM principals WHERE id = $1`, id).Scan)
+}
+
+// FindPrincipal finds a principal by object id, application id or name. Errors: PrincipalNotFound.
+func (s *Service) FindPrincipal(tx *meta.Tx, ref string) (Principal, error) {
+	p, err := scanPrincipal(tx.Row(`SELECT `+principalColumns+` FROM principals WHERE id = $1 OR app_id = $1 OR name = $2`, strings.ToLower(ref), ref).Scan)
+	if errors.Is(err, meta.ErrNotFound) {
+		return p, fault.New(fault.PrincipalNotFound, "There is no principal with the object id, application id or name %q.", ref).Because(err)
+	}
+	return p, err
+}
+
+// Principals are all principals with what may be shown of their secrets, by name.
+func (s *Service) Principals(tx *meta.Tx) ([]Principal, error) {
+	rows, err := tx.Query(`SELECT ` + principalColumns + ` FROM principals ORDER BY name`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []Principal
+	at := map[string]int{}
+	for rows.Next() {
+		p, err := scanPrincipal(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		at[p.ID] = len(all)
+		all = append(all, p)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	secrets, err := tx.Query(`SELECT id, principal, hint, created_us FROM principal_secrets ORDER BY created_us`)
+	if err != nil {
+		return nil, err
+	}
+	defer secrets.Close()
+	for secrets.Next() {
+		var sec Secret
+		var of string
+		var created int64
+		if err := secrets.Scan(&sec.ID, &of, &sec.Hint, &created); err != nil {
+			return nil, err
+		}
+		sec.Created = meta.FromMicros(created)
+		if i, ok := at[of]; ok {
+			all[i].Secrets = append(all[i].Secrets, sec)
+		}
+	}
+	return all, secrets.Err()
+}
+
+// EnablePrincipal switches a principal on or off; off, its tokens are refused from the next request on. Errors: PrincipalNotFound, Conflict for the
+// last Owner of everything.
+func (s *Service) EnablePrincipal(tx *meta.Tx, ref string, enabled bool) (Principal, error) {
+	p, err := s.FindPrincipal(tx, ref)
+	if err != nil {
+		return p, err
+	}
+	if !enabled {
+		if err := s.keepOwner(tx, p.ID, ""); err != nil {
+			return p, err
+		}
+	}
+	p.Enabled = enabled
+	_, err = tx.Exec(`UPDATE principals SET enabled = $1 WHERE id = $2`, enabled, p.ID)
+	return p, err
+}
+
+// DeletePrincipal removes a principal, its secrets and its role assignments. Errors: as EnablePrincipal.
+func (s *Service) DeletePrincipal(tx *meta.Tx, ref string) (Principal, error) {
+	p, err := s.FindPrincipal(tx, ref)
+	if err != nil {
+		return p, err
+	}
+	if err := s.keepOwner(tx, p.ID, ""); err != nil {
+		return p, err
+	}
+	for _, text := range []string{
+		`DELETE FROM principal_secrets WHERE principal = $1`, `DELETE FROM role_assignments WHERE principal = $1`, `DELETE FROM principals WHERE id = $1`,
+	} {
+		if _, err := tx.Exec(text, p.ID); err != nil {
+			return p, err
+		}
+	}
+	s.forget(tx)
+	return p, nil
+}

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+)
+
+// NullUser is the user name under which docker-type clients send a refresh token as the password.
+const NullUser = "00000000-0000-0000-0000-000000000000"
+
+const (
+	grantRefresh = "refresh_token"
+	grantAccess  = "access_token"
+)
+
+// actions are the ARM actions behind a verb: in the legacy mode, and the dataAction in the mode of repository permissions.
+var actions = map[Verb]struct{ legacy, data string }{
+	Pull:          {acr + "pull/read", acr + "repositories/content/read"},
+	Push:          {acr + "push/write", acr + "repositories/content/write"},
+	Delete:        {acr + "artifacts/delete", acr + "repositories/content/delete"},
+	MetadataRead:  {acr + "pull/read", acr + "repositories/metadata/read"},
+	MetadataWrite: {acr + "push/write", acr + "repositories/metadata/write"},
+}
+
+// CanRepository reports whether the caller may do the verb on a repository of the registry, by its rights now and within its token's scope.
+func (s *Service) CanRepository(tx *meta.Tx, c Caller, row meta.RegistryRow, repo name.Repository, verb Verb) (bool, error) {
+	act, known := actions[verb]
+	if !known || c.Registry != "" && c.Registry != row.ID || !narrowedTo(c, "repository", string(repo), string(verb)) {
+		return false, nil
+	}
+	switch c.Type {
+	case AdminUser:
+		return c.Registry == row.ID && row.AdminEnabled, nil
+	case Anonymous:
+		return row.AnonymousPull && (verb == Pull || verb == MetadataRead), nil
+	}
+	scope, err := name.ParseResourceID(row.ResourceID)
+	if err != nil {
+		return false, err
+	}
+	if row.AbacMode {
+		return s.holds(tx, c, act.data, scope, true)
+	}
+	return s.holds(tx, c, act.legacy, scope, false)
+}
+
+// CanCatalog reports whether the caller may list the registry's repositories.
+func (s *Service) CanCatalog(tx *meta.Tx, c Caller, row meta.RegistryRow) (bool, error) {
+	if c.Registry != "" && c.Registry != row.ID || !narrowedTo(c, "registry", "catalog", "*") {
+		return false, nil
+	}
+	switch c.Type {
+	case AdminUser:
+		return c.Registry == row.ID && row.AdminEnabled, nil
+	case Anonymous:
+		return false, nil
+	}
+	scope, err := name.ParseResourceID(row.ResourceID)
+	if err != nil {
+		return false, err
+	}
+	if row.AbacMode {
+		return s.holds(tx, c, acr+"catalog/read", scope, true)
+	}
+	return s.holds(tx, c, acr+"pull/read", scope, false)
+}
+
+// ExchangeARM makes a registry's refresh token of an access token of the authority: one for the container registry, or one for the resource manager
+// where the registry's azureADAuthenticationAsArmPolicy allows it. Errors: InvalidToken, Denied when the principal has no right on the registry.
+func (s *Service) ExchangeARM(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, token string) (string, Caller, error) {
+	c, err := s.armClaims(ctx, tx, token)
+	if err != nil {
+		return "", Caller{}, err
+	}
+	switch s.ResourceOf(c.Audience) {
+	case ContainerRegistry:
+	case ResourceManager:
+		if !row.ArmTokens {
+			return "", Caller{}, fault.New(fault.InvalidToken,
+				"The registry '%s' does not take tokens of the resource manager (policies.azureADAuthenticationAsArmPolicy is disabled). Ask a token for %s.", row.Name, ContainerRegistryResource)
+		}
+	default:
+		return "", Caller{}, errToken("is for another audience than a container registry")
+	}
+	caller, err := s.principalCaller(tx, c)
+	if err != nil {
+		return "", Caller{}, err
+	}
+	refresh, err := s.IssueRegistryRefresh(ctx, tx, row, caller)
+	return refresh, caller, err
+}
+
+// IssueRegistryRefresh makes a registry's refresh token for a caller. It tells what the caller may now; what it may later is judged later.
+func (s *Service) IssueRegistryRefresh(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, c Caller) (string, error) {
+	rights := &acrRights{Actions: []string{}, NotActions: []string{}}
+	for _, r := range []struct {
+		verb Verb
+		word string
+	}{{Pull, "read"}, {Push, "write"}, {Delete, "delete"}} {
+		ok, err := s.CanRepository(tx, c, row, "any", r.verb)
+		if err != nil {
+			return "", err
+		}
+		if ok {
+			rights.Actions = append(rights.Actions, r.word)
+		}
+	}
+	cl := registryClaims(row, c, grantRefresh)
+	cl.Rights, cl.Roles = rights, []string{}
+	return s.issue(ctx, tx, cl, RegistryTokenLife)
+}
+
+func registryClaims(row meta.RegistryRow, c Caller, grant string) claims {
+	cl := claims{Subject: c.ID, Issuer: issuerRegistry, Audience: row.LoginServer, ACRVersion: "1.0", GrantType: grant, ACRTenant: c.Tenant,
+		AppID: c.AppID, Registry: row.ID, Kind: c.Type}
+	if print, ok := strings.CutPrefix(c.Credential, "password:"); ok && c.Type == AdminUser {
+		cl.Password = print
+	}
+	return cl
+}
+
+// IssueAccess makes a registry's access token for those of the scopes asked that the caller may. A scope of which nothing is left is in the token
+// with no actions, as docker expects.
+func (s *Service) IssueAccess(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, c Caller, asked []Access) (string, []Access, error) {
+	granted := []Access{}
+	for _, a := range asked {
+		g := Access{Type: a.Type, Name: a.Name, Actions: []string{}}
+		for _, action := range a.Actions {
+			var err error
+			if g.Actions, err = s.grantAction(tx, row, c, a, action, g.Actions); err != nil {
+				return "", nil, err
+			}
+		}
+		granted = append(granted, g)
+	}
+	cl := registryClaims(row, c, grantAccess)
+	cl.Access = granted
+	token, err := s.issue(ctx, tx, cl, RegistryAccessLife)
+	return token, granted, err
+}
+
+// grantAction adds to have what an asked action comes to.
+func (s *Service) grantAction(tx *meta.Tx, row meta.RegistryRow, c Caller, a Access, action string, have []string) ([]string, error) {
+	if a.Type == "registry" {
+		ok, err := s.CanCatalog(tx, c, row)
+		if ok && action == "*" {
+			have = append(have, "*")
+		}
+		return have, err
+	}
+	wanted := []Verb{Verb(action)}
+	if action == "*" {
+		wanted = verbs
+	}
+	for _, v := range wanted {
+		ok, err := s.CanRepository(tx, c, row, name.Repository(a.Name), v)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			have = append(have, string(v))
+		}
+	}
+	return have, nil
+}
+
+// VerifyRegistryToken finds the caller of a registry's access token, narrowed to its scope. Errors: InvalidToken.
+func (s *Service) VerifyRegistryToken(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, token string) (Caller, error) {
+	c, err := s.registryCaller(ctx, tx, row, token, grantAccess)
+	if err != nil {
+		return Caller{}, err
+	}
+	return c, nil
+}
+
+// VerifyRegistryRefresh finds the caller of a registry's refresh token. Errors: InvalidToken.
+func (s *Service) VerifyRegistryRefresh(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, token string) (Caller, error) {
+	return s.registryCaller(ctx, tx, row, token, grantRefresh)
+}
+
+func (s *Service) registryCaller(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, token, grant string) (Caller, error) {
+	c, err := s.read(ctx, tx, token, issuerRegistry)
+	if err != nil {
+		return Caller{}, err
+	}
+	switch {
+	case c.GrantType != grant:
+		return Caller{}, errToken("is for another purpose")
+	case c.Registry != row.ID:
+		return Caller{}, errToken("belongs to another registry, or to one that was deleted and made again")
+	case time.Unix(c.IssuedAt, 0).Add(time.Second).Before(row.TokensValidFrom):
+		return Caller{}, errToken("was made void")
+	}
+	caller := Caller{ID: c.Subject, Name: c.Subject, Type: c.Kind, Tenant: c.ACRTenant, Issued: time.Unix(c.IssuedAt, 0)}
+	switch c.Kind {
+	case AdminUser:
+		if _, err := s.adminByPrint(tx, row, c.Password); err != nil {
+			return Caller{}, err
+		}
+	case Anonymous:
+		if !row.AnonymousPull {
+			return Caller{}, errToken("was made for anonymous pull, which is off now")
+		}
+	default:
+		if caller, err = s.principalCaller(tx, c); err != nil {
+			return Caller{}, err
+		}
+	}
+	caller.Credential, caller.Registry = "token:"+c.ID, row.ID
+	if grant == grantAccess {
+		caller.Access, caller.Narrowed = c.Access, true
+	}
+	if c.Kind == AdminUser && grant == grantRefresh {
+		caller.Credential = "password:" + c.Password
+	}
+	return caller, nil
+}
+
+// Basic finds the caller of a user name and password at a registry: the null user with a refresh token, the admin user, or a service principal
+// (application id) or user. Errors: InvalidToken.
+func (s *Service) Basic(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, user, password string) (Caller, error) {
+	switch {
+	case user == NullUser:
+		return s.VerifyRegistryRefresh(ctx, tx, row, password)
+	case strings.EqualFold(user, row.Name):
+		if !row.AdminEnabled {
+			return Caller{}, fault.New(fault.InvalidToken, "The admin user of the registry '%s' is disabled. Log in with a principal, or have adminUserEnabled set.", row.Name)
+		}
+		which, err := s.adminByPrint(tx, row, fingerprint(password))
+		if err != nil {
+			return Caller{}, err
+		}
+		return Caller{ID: row.Name, Name: row.Name, Type: AdminUser, Credential: "password:" + which, Registry: row.ID}, nil
+	}
+	p, secret, err := s.CheckSecret(tx, user, password)
+	if err != nil {
+		return Caller{}, err
+	}
+	tenant, err := s.Tenant(tx)
+	return Caller{ID: p.ID, Name: p.Name, Type: p.Type, Tenant: tenant, AppID: p.AppID, Credential: "secret:" + secret}, err
+}
+
+// Nobody is the caller without a credential at a registry that allows anonymous pull.
+func Nobody(row meta.RegistryRow) Caller {
+	return Caller{Name: "anonymous", Type: Anonymous, Registry: row.ID}
+}
+
+// adminPasswordNames are the names of the admin user's two passwords.
+var adminPasswordNames = []string{"password", "password2"}
+
+func adminPurpose(registry, name string) string { return "admin:" + registry + "/" + name }
+
+// fingerprint names a password without telling it.
+func fingerprint(password string) string {
+	sum := sha256.Sum256([]byte("embargo admin " + password))
+	return hex.EncodeToString(sum[:])
+}
+
+// adminByPrint finds the admin password with a fingerprint. Errors: InvalidToken.
+func (s *Service) adminByPrint(tx *meta.Tx, row meta.RegistryRow, print string) (string, error) {
+	if !row.AdminEnabled {
+		return "", errToken("is the admin user's, which is disabled now")
+	}
+	for _, n := range adminPasswordNames {
+		p, err := s.adminPassword(tx, row.ID, n)
+		if errors.Is(err, meta.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		if subtle.ConstantTimeCompare([]byte(fingerprint(p)), []byte(print)) == 1 {
+			return print, nil
+		}
+	}
+	return "", errSecret()
+}
+
+func (s *Service) adminPassword(tx *meta.Tx, registry, name string) (string, error) {
+	var sealed []byte
+	if err := tx.Row(`SELECT sealed FROM admin_passwords WHERE registry = $1 AND name = $2`, registry, name).Scan(&sealed); err != nil {
+		return "", err
+	}
+	plain, err := s.keyring.Open(adminPurpose(registry, name), sealed)
+	return string(plain), err
+}
+
+// AdminPasswords are the two passwords of a registry's admin user, made when they are first asked for in a transaction that writes.
+func (s *Service) AdminPasswords(tx *meta.Tx, registry string) (string, string, error) {
+	var both [2]string
+	for i, n := range adminPasswordNames {
+		p, err := s.adminPassword(tx, registry, n)
+		if errors.Is(err, meta.ErrNotFound) {
+			p, err = s.RegenerateAdminPassword(tx, registry, n)
+		}
+		if err != nil {
+			return "", "", err
+		}
+		both[i] = p
+	}
+	return both[0], both[1], nil
+}
+
+// RegenerateAdminPassword replaces one of the passwords; what the old one proved is refused from the next request on. Errors: InvalidParameter.
+func (s *Service) RegenerateAdminPassword(tx *meta.Tx, registry, name string) (string, error) {
+	if name != adminPasswordNames[0] && name != adminPasswordNames[1] {
+		return "", fault.New(fault.InvalidParameter, "There is no admin password %q: password and password2 are their names.", name)
+	}
+	b := make([]byte, 30)
+	if _, err := io.ReadFull(s.random, b); err != nil {
+		return "", err
+	}
+	p := base64.RawURLEncoding.EncodeToString(b)
+	sealed, err := s.keyring.Seal(adminPurpose(registry, name), []byte(p))
+	if err != nil {
+		return "", err
+	}
+	_, err = tx.Exec(`INSERT INTO admin_passwords (registry, name, sealed, created_us) VALUES ($1, $2, $3, $4)
+ ON CONFLICT (registry, name) DO UPDATE SET sealed = excluded.sealed, created_us = excluded.created_us`, registry, name, sealed, meta.Micros(tx.Now()))
+	return p, err
+}
+
+// DropRegistry removes what belongs to a registry that is being deleted.
+func (s *Service) DropRegistry(tx *meta.Tx, registry string) error {
+	_, err := tx.Exec(`DELETE FROM admin_passwords WHERE registry = $1`, registry)
+	return err
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/embargo-registry/embargo/meta"
+)
+
+// leeway is how far apart the clocks of the installation and of token checks may be.
+const leeway = 5 * time.Minute
+
+// The lives of tokens.
+const (
+	ARMTokenLife       = time.Hour
+	RefreshTokenLife   = 24 * time.Hour // of the authority, for users
+	RegistryTokenLife  = 3 * time.Hour  // the registry's refresh token
+	RegistryAccessLife = 75 * time.Minute
+)
+
+// Issuers tell tokens of different planes apart: a token is taken only where its issuer is expected.
+const (
+	issuerARM      = "https://sts.embargo/"
+	issuerRefresh  = "https://sts.embargo/refresh/"
+	issuerRegistry = "Azure Container Registry"
+)
+
+// ContainerRegistryResource is the audience that data-plane clients ask a token for.
+const ContainerRegistryResource = "https://containerregistry.azure.net"
+
+// claims are the members of every token of the installation. Their order is the payload's.
+type claims struct {
+	ID         string     `json:"jti"`
+	Subject    string     `json:"sub"`
+	NotBefore  int64      `json:"nbf"`
+	Expires    int64      `json:"exp"`
+	IssuedAt   int64      `json:"iat"`
+	Issuer     string     `json:"iss"`
+	Audience   string     `json:"aud"`
+	Version    string     `json:"ver,omitempty"`
+	ACRVersion string     `json:"version,omitempty"`
+	Tenant     string     `json:"tid,omitempty"`
+	ObjectID   string     `json:"oid,omitempty"`
+	AppID      string     `json:"appid,omitempty"`
+	IDType     string     `json:"idtyp,omitempty"`
+	UPN        string     `json:"upn,omitempty"`
+	UniqueName string     `json:"unique_name,omitempty"`
+	Preferred  string     `json:"preferred_username,omitempty"`
+	Name       string     `json:"name,omitempty"`
+	GrantType  string     `json:"grant_type,omitempty"`
+	ACRTenant  string     `json:"tenant,omitempty"`
+	Rights     *acrRights `json:"permissions,omitempty"`
+	Roles      []string   `json:"roles,omitempty"`
+	Access     []Access   `json:"access,omitempty"`
+	Registry   string     `json:"registry,omitempty"` // the registry's identity
+	Kind       Type       `json:"kind,omitempty"`
+	Password   string     `json:"password,omitempty"` // the admin password that proved the caller, as a fingerprint
+}
+
+// acrRights is how the registry's refresh tokens tell what they may be exchanged for.
+type acrRights struct {
+	Actions    []string `json:"actions"`
+	NotActions []string `json:"notActions"`
+}
+
+// issue signs claims that hold from now for life.
+func (s *Service) issue(ctx context.Context, tx *meta.Tx, c claims, life time.Duration) (string, error) {
+	now := s.clock()
+	var err error
+	if c.ID, err = s.NewID(); err != nil {
+		return "", err
+	}
+	c.IssuedAt, c.NotBefore, c.Expires = now.Unix(), now.Unix(), now.Add(life).Unix()
+	payload, err := json.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	return s.sign(ctx, tx, payload)
+}
+
+// read verifies a token of one of the issuers and its times. What was verified is remembered by the SHA-256 of its text; times and, by the
+// callers, rows are checked at every use.
+func (s *Service) read(ctx context.Context, tx *meta.Tx, token string, issuers ...string) (claims, error) {
+	key := sha256.Sum256([]byte(token))
+	c, known := s.verified.Get(key)
+	if !known {
+		payload, err := s.verify(ctx, tx, token)
+		if err != nil {
+			return claims{}, err
+		}
+		if err := json.Unmarshal(payload, &c); err != nil {
+			return claims{}, errToken("can't be read").Because(err)
+		}
+	}
+	now := s.clock()
+	switch {
+	case !slices.Contains(issuers, c.Issuer):
+		return claims{}, errToken("is for another purpose")
+	case now.After(time.Unix(c.Expires, 0).Add(leeway)):
+		return claims{}, errToken("has expired")
+	case now.Before(time.Unix(c.NotBefore, 0).Add(-leeway)):
+		return claims{}, errToken("is not valid yet")
+	}
+	if !known {
+		s.verified.Add(key, c)
+	}
+	return c, nil
+}
+
+// Resource is what a token is asked for.
+type Resource int
+
+// The resources that tokens are issued for.
+const (
+	NoResource Resource = iota
+	ResourceManager
+	Graph
+	ContainerRegistry
+)
+
+// ResourceOf tells what an audience means: one of this installation's hosts is its resource manager, below /graph the directory that Terraform
+// asks a token for.
+func (s *Service) ResourceOf(audience string) Resource {
+	if strings.EqualFold(strings.TrimSuffix(audience, "/"), ContainerRegistryResource) {
+		return ContainerRegistry
+	}
+	u, err := url.Parse(audience)
+	if err != nil || u.Scheme != "https" || !s.hosts[hostname(u.Host)] {
+		return NoResource
+	}
+	switch strings.Trim(u.Path, "/") {
+	case "":
+		return ResourceManager
+	case "graph":
+		return Graph
+	}
+	return NoResource
+}
+
+// IssueARM makes an access token of a principal for an audience that ResourceOf knows.
+func (s *Service) IssueARM(ctx context.Context, tenant string, p Principal, audience string) (string, error) {
+	c := claims{Subject: p.ID, Issuer: issuerARM + tenant + "/", Audience: audience, Version: "1.0", Tenant: tenant, ObjectID: p.ID, AppID: p.AppID, IDType: "app"}
+	if p.Type == User {
+		c.IDType, c.UPN, c.UniqueName, c.Name, c.AppID = "user", p.Name, p.Name, p.Name, ""
+	}
+	return s.issue(ctx, nil, c, ARMTokenLife)
+}
+
+// IssueIDToken makes an OpenID Connect id token of a user for a client. issuer is the discovery document's.
+func (s *Service) IssueIDToken(ctx context.Context, tenant, issuer, client string, p Principal) (string, error) {
+	return s.issue(ctx, nil, claims{Subject: p.ID, Issuer: issuer, Audience: client, Version: "2.0", Tenant: tenant, ObjectID: p.ID,
+		UPN: p.Name, UniqueName: p.Name, Preferred: p.Name, Name: p.Name}, ARMTokenLife)
+}
+
+// IssueRefresh makes the authority's refresh token of a principal.
+func (s *Service) IssueRefresh(ctx context.Context, p Principal) (string, error) {
+	return s.issue(ctx, nil, claims{Subject: p.ID, Issuer: issuerRefresh, Audience: issuerRefresh}, RefreshTokenLife)
+}
+
+// Refresh finds the principal of the authority's refresh token. Errors: InvalidToken.
+func (s *Service) Refresh(ctx context.Context, tx *meta.Tx, token string) (Principal, error) {
+	c, err := s.read(ctx, tx, token, issuerRefresh)
+	if err != nil {
+		return Principal{}, err
+	}
+	return s.alive(tx, c.Subject)
+}
+
+// alive reads a principal that a token names: it must be there and enabled now.
+func (s *Service) alive(tx *meta.Tx, id string) (Principal, error) {
+	p, err := s.principal(tx, id)
+	switch {
+	case errors.Is(err, meta.ErrNotFound):
+		return p, errToken("names a principal that does not exist any more")
+	case err != nil:
+		return p, err
+	case !p.Enabled:
+		return p, errToken("names a principal that is disabled")
+	}
+	return p, nil
+}
+
+// Authenticate finds the caller of an ARM access token. Errors: InvalidToken.
+func (s *Service) Authenticate(ctx context.Context, token string) (Caller, error) {
+	var caller Caller
+	err := s.db.Read(ctx, func(tx *meta.Tx) error {
+		c, err := s.armClaims(ctx, tx, token)
+		if err != nil {
+			return err
+		}
+		if s.ResourceOf(c.Audience) != ResourceManager {
+			return errToken("is for another audience than this resource manager")
+		}
+		caller, err = s.principalCaller(tx, c)
+		return err
+	})
+	return caller, err
+}
+
+// armClaims verifies a token that the authority issued for this tenant.
+func (s *Service) armClaims(ctx context.Context, tx *meta.Tx, token string) (claims, error) {
+	tenant, err := s.Tenant(tx)
+	if err != nil {
+		return claims{}, err
+	}
+	return s.read(ctx, tx, token, issuerARM+tenant+"/")
+}
+
+func (s *Service) principalCaller(tx *meta.Tx, c claims) (Caller, error) {
+	p, err := s.alive(tx, c.Subject)
+	if err != nil {
+		return Caller{}, err
+	}
+	tenant, err := s.Tenant(tx)
+	if err != nil {
+		return Caller{}, err
+	}
+	return Caller{ID: p.ID, Name: p.Name, Type: p.Type, Tenant: tenant, AppID: p.AppID, Credential: "token:" + c.ID, Issued: time.Unix(c.IssuedAt, 0)}, nil
+}
