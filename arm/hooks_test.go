@@ -214,3 +214,30 @@ func TestDeclarationsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// Every answer carries ARM's headers, errors included.
+func TestHeaders(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		b := newBench(t, open())
+		const correlation = "12345678-1234-1234-1234-1234567890ab"
+		for _, who := range []string{"owner", ""} {
+			h := b.Call(who, "GET", "/subscriptions/{sub}/resourceGroups/x?api-version=2021-04-01", "", "x-ms-correlation-request-id: "+correlation).Header
+			for name, want := range map[string]string{
+				"Cache-Control": "no-cache", "Pragma": "no-cache", "Expires": "-1", "X-Content-Type-Options": "nosniff", "X-Ms-Correlation-Request-Id": correlation,
+				"Strict-Transport-Security": "max-age=31536000; includeSubDomains", "Content-Type": "application/json; charset=utf-8",
+				"X-Ms-Ratelimit-Remaining-Subscription-Reads": "11999",
+			} {
+				if got := h.Get(name); got != want {
+					t.Errorf("%s is %q, want %q", name, got, want)
+				}
+			}
+			if id := h.Get("X-Ms-Request-Id"); len(id) != 36 || !strings.HasSuffix(h.Get("X-Ms-Routing-Request-Id"), ":"+id) {
+				t.Errorf("request id %q, routing id %q", id, h.Get("X-Ms-Routing-Request-Id"))
+			}
+		}
+		h := b.Call("owner", "GET", "/subscriptions?api-version=2021-04-01", "", "x-ms-correlation-request-id: <script>").Header
+		if got := h.Get("X-Ms-Correlation-Request-Id"); got != h.Get("X-Ms-Request-Id") {
+			t.Errorf("a correlation id that is none came back as %q", got)
+		}
+	})
+}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -44,11 +45,13 @@ type Bench struct {
 	People  People
 	keyring *meta.Keyring
 	last    string // the link of the last operation
+	next    string // the last nextLink
 }
 
 // People are the callers of a Bench: an owner and a reader of the subscription, and a stranger without rights.
 type People struct {
 	Service      *identity.Service
+	Tenant       string
 	Subscription string
 	Tokens, IDs  map[string]string // by the words owner, reader, stranger
 }
@@ -79,7 +82,8 @@ func start(t testing.TB, db *meta.DB, node string, keyring *meta.Keyring, people
 		t.Fatal(err)
 	}
 	b := &Bench{DB: db, Audit: log, keyring: keyring, People: people}
-	b.Engine, err = arm.New(arm.Options{DB: db, Identity: people.Service, Audit: log, Keyring: keyring, Namespaces: declare(people.Service), PageSize: pageSize(t)})
+	b.Engine, err = arm.New(arm.Options{DB: db, Identity: people.Service, Audit: log, Keyring: keyring, Namespaces: declare(people.Service), PageSize: pageSize(t),
+		Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,13 +148,15 @@ var masks = []struct {
 	re   *regexp.Regexp
 	with string
 }{
+	{regexp.MustCompile(`skipToken=[A-Za-z0-9_-]+`), "skipToken=<token>"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}(\+00:00|Z)`), "<time$1>"},
 	{regexp.MustCompile(`(doors|vaults|delete-[a-z0-9]+)-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "$1-<guid>"},
 }
 
 // Scripts plays the scripts of a folder on both databases: each section is a request, "=>" and the answer to it. With -update the answers are
 // written instead of compared. A request is "METHOD path", header lines ("as: reader" is the caller, the owner without it; "as: nobody at
-// all" sends no token; "wait for it" repeats the request while it answers 202; {last} is the link of the last operation), a blank line, and the body.
+// all" sends no token; "wait for it" repeats the request while it answers 202; {last} is the
+// link of the last operation, {next} the last nextLink), a blank line, and the body.
 func Scripts(t *testing.T, glob string, declare Declare) {
 	files, err := filepath.Glob(glob)
 	if err != nil || len(files) == 0 {
@@ -197,6 +203,7 @@ func (b *Bench) exchange(t *testing.T, what, request string) string {
 	method, path, _ := strings.Cut(lines.Text(), " ")
 	who, wait, headers := "owner", false, []string{}
 	path = strings.ReplaceAll(strings.ReplaceAll(path, " ", "%20"), "{last}", b.last)
+	path = strings.ReplaceAll(path, "{next}", b.next)
 	for lines.Scan() {
 		if name, ok := strings.CutPrefix(lines.Text(), "as: "); ok {
 			who = strings.TrimPrefix(name, "nobody at all")
@@ -234,6 +241,10 @@ func (b *Bench) print(t *testing.T, what string, r *http.Response) string {
 	if _, err := body.ReadFrom(r.Body); err != nil {
 		t.Fatal(err)
 	}
+	var page struct{ NextLink string }
+	if json.Unmarshal(body.Bytes(), &page) == nil && page.NextLink != "" {
+		b.next = page.NextLink
+	}
 	if body.Len() > 0 {
 		if err := json.Indent(&out, body.Bytes(), "", "  "); err != nil {
 			t.Errorf("%s: the answer is no JSON: %q", what, body.String())
@@ -247,7 +258,7 @@ func (b *Bench) print(t *testing.T, what string, r *http.Response) string {
 	for _, name := range slices.Sorted(maps.Keys(b.People.IDs)) {
 		text = strings.ReplaceAll(text, b.People.IDs[name], "<id of "+name+">")
 	}
-	return strings.ReplaceAll(text, b.People.Subscription, "{sub}")
+	return strings.ReplaceAll(strings.ReplaceAll(text, b.People.Tenant, "<tenant>"), b.People.Subscription, "{sub}")
 }
 
 // Until waits until cond holds, as a client that polls does; it fails the test after half a minute.

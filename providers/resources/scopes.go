@@ -3,13 +3,17 @@
 package resources
 
 import (
+	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/name"
 )
+
+const readSubscription = "Microsoft.Resources/subscriptions/read"
 
 func (s *scopes) routes() []arm.Route {
 	return []arm.Route{
@@ -61,9 +65,19 @@ func show(tx *arm.Tx, s identity.Subscription) (subscription, error) {
 		DisplayName: s.Name, State: s.State, SubscriptionPolicies: policies{"Internal_2014-09-01", "Internal_2014-09-01", "Off"}}, err
 }
 
-// visible reports whether the caller has any right in the subscription.
-func visible(tx *arm.Tx, s identity.Subscription) (bool, error) {
-	return tx.Can("Microsoft.Resources/subscriptions/read", name.Subscription(s.ID))
+// visible reports whether the caller has any right in the subscription: one at it, or one at something below it.
+func (s *scopes) visible(tx *arm.Tx, sub identity.Subscription) (bool, error) {
+	at := name.Subscription(sub.ID)
+	if ok, err := tx.Can(readSubscription, at); ok || err != nil {
+		return ok, err
+	}
+	all, err := s.identity.Assignments(tx.Meta())
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(all, func(a identity.Assignment) bool {
+		return a.Principal == tx.Request().Caller.ID && a.Scope.Within(at)
+	}), nil
 }
 
 func (s *scopes) listSubscriptions(tx *arm.Tx, c *arm.RouteCall) (arm.Answer, error) {
@@ -73,7 +87,7 @@ func (s *scopes) listSubscriptions(tx *arm.Tx, c *arm.RouteCall) (arm.Answer, er
 	}
 	list := []subscription{}
 	for _, sub := range all {
-		ok, err := visible(tx, sub)
+		ok, err := s.visible(tx, sub)
 		if err != nil {
 			return arm.Answer{}, err
 		}
@@ -99,8 +113,8 @@ func (s *scopes) getSubscription(tx *arm.Tx, c *arm.RouteCall) (arm.Answer, erro
 		if !name.Subscription(sub.ID).Equal(id) {
 			continue
 		}
-		if err := tx.Must("Microsoft.Resources/subscriptions/read", id); err != nil {
-			return arm.Answer{}, err
+		if ok, err := s.visible(tx, sub); err != nil || !ok {
+			return arm.Answer{}, errors.Join(err, tx.Must(readSubscription, id))
 		}
 		shown, err := show(tx, sub)
 		return arm.Answer{Body: shown}, err
