@@ -60,7 +60,7 @@ func (x *exchange) catalog() error {
 		return err
 	}
 	whole := x.call.Caller
-	whole.Access = nil
+	whole.Access, whole.Narrowed = nil, false
 	list, more, err := x.s.o.Registry.Repositories(x.r.Context(), x.call, last, n, func(tx *meta.Tx, repo name.Repository) (bool, error) {
 		return x.may(tx, whole, "repository", string(repo), "pull")
 	})

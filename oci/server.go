@@ -66,6 +66,8 @@ type exchange struct {
 	call Call
 	// basic: the caller sent a password, so a token with another scope would not help.
 	basic bool
+	// refusal is why a credential that was sent proves nobody.
+	refusal *fault.Fault
 }
 
 // right is what a route asks of its caller on the repository (or the catalog) of its path, in the verbs of token scopes.
@@ -157,6 +159,9 @@ func (x *exchange) serve() error {
 		}
 		return x.authorise(tx, row.right)
 	})
+	if x.refusal != nil {
+		x.recordLogin("v2", x.refusal)
+	}
 	switch {
 	case err != nil:
 		return err
