@@ -201,9 +201,9 @@ func TestPropertiesDocSaysEachStance(t *testing.T) {
 func FuzzMerge(f *testing.F) {
 	f.Add([]byte(locked), true, uint8(1))
 	f.Add([]byte(`{"properties":{"rules":{"ips":[{"value":"1"}]},"policies":null},"tags":{"a":null}}`), true, uint8(2))
+	c := codec(f)
+	versions := c.Versions()
 	f.Fuzz(func(t *testing.T, body []byte, patch bool, n uint8) {
-		c := codec(t)
-		versions := c.Versions()
 		version := versions[int(n)%len(versions)]
 		was, err := c.Merge("2026-03-01-preview", nil, []byte(locked), false)
 		if err != nil {

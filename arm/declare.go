@@ -113,7 +113,7 @@ type Type[D any] struct {
 	Display string // singular, for operations and the reference: "Export pipeline"
 	Right   string // what its permissions begin with; "" is Name (so that a read asks Name/read)
 	Scope   Scope
-	API     string // api-versions of the type, in the grammar of the `api` tag; "" is all of the namespace
+	API     string // api-versions of the type, in the grammar of the `api` tag; "" is all of the namespace. With Since only the first counts.
 	Verbs   Verbs
 
 	Names      Names

@@ -195,7 +195,7 @@ func (rq *request) version(p *provider, rs ranges, what string) (shape, error) {
 		return shape{}, fault.New(fault.InvalidAPIVersion, "The api-version '%s' is invalid. The supported versions are '%s'.", clip(text), strings.Join(rq.supported, ","))
 	}
 	s, ok := p.served.resolve(v)
-	if !ok || !rs.hold(s) && !s.all {
+	if !ok || !rs.hold(s) || s.all && !rs.since(v) {
 		return shape{}, rq.unservedVersion(p, rs, what)
 	}
 	return s, nil

@@ -104,6 +104,11 @@ func (rs ranges) hold(s shape) bool {
 	})
 }
 
+// since reports whether a version of a namespace of one shape is not older than the first of the ranges, whatever its lane.
+func (rs ranges) since(v version) bool {
+	return len(rs) == 0 || slices.ContainsFunc(rs, func(r versionRange) bool { return v.date >= r.from })
+}
+
 func (rs ranges) String() string {
 	var parts []string
 	for _, r := range rs {

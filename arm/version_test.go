@@ -62,6 +62,12 @@ func TestRangesHoldByLane(t *testing.T) {
 			t.Errorf("%s: %v, want %v", text, got, want)
 		}
 	}
+	if v, _ := parseVersion("2022-01-31-preview"); rs.since(v) {
+		t.Error("a version older than the first of a type is one of its namespace of one shape")
+	}
+	if v, _ := parseVersion("2022-02-01"); !rs.since(v) {
+		t.Error("the first version of a type is not served")
+	}
 	for _, bad := range []string{"2021-09-01", "..", "x..", "2021-09-01..2022-02-01-preview", "2021-09-01..;"} {
 		if _, err := parseRanges(bad); err == nil {
 			t.Errorf("%q is read as ranges", bad)
