@@ -105,6 +105,10 @@ func (a *adminSocket) route(w http.ResponseWriter, r *http.Request) error {
 	switch what := r.Method + " " + parts[1]; {
 	case what == "GET audit" && len(parts) == 2:
 		return a.audit(w, r)
+	case what == "POST keys" && len(parts) == 3 && parts[2] == "rotate":
+		return a.rotateKeys(w, r)
+	case parts[1] == "principals":
+		return a.principals(w, r, parts[2:])
 	}
 	return fault.New(fault.NotFound, "There is no %s %s here.", r.Method, r.URL.Path)
 }

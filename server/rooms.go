@@ -10,27 +10,65 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
+	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/audit"
-	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/blob"
+	"github.com/embargo-registry/embargo/egress"
+	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/identity/authority"
+	"github.com/embargo-registry/embargo/job"
+	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/network"
+	"github.com/embargo-registry/embargo/oci"
+	"github.com/embargo-registry/embargo/providers/resources"
+	"github.com/embargo-registry/embargo/registry"
+)
+
+// A node's lease, and how often it is renewed: a node that misses three renewals is not ready any more.
+const (
+	leaseTerm  = 15 * time.Second
+	leaseRenew = 5 * time.Second
 )
 
 // rooms are the parts above network: who is calling, what is recorded, what answers.
 type rooms struct {
-	audit *audit.Log
-	ready *readiness
-	first firstStart
+	audit    *audit.Log
+	identity *identity.Service
+	jobs     *job.Runner
+	lease    *meta.Lease
+	ready    *readiness
+	first    identity.First
+
+	management http.Handler
+	data       http.Handler
 }
 
-// firstStart is what identity has made, or found: secret is set only when this start made it.
-type firstStart struct{ tenant, subscription, client, secret string }
-
-// run does the background work until ctx ends.
+// run does the background work until ctx ends: jobs, and the renewal of the lease.
 func (r *rooms) run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		tick := time.NewTicker(leaseRenew)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				_ = r.lease.Renew(ctx) // a lease that is not renewed ends, and readiness says so
+			}
+		}
+	}()
+	err := r.jobs.Run(ctx)
+	<-renewed
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 func (s *Server) openRooms(ctx context.Context, doors *network.Doors) error {
@@ -40,25 +78,111 @@ func (s *Server) openRooms(ctx context.Context, doors *network.Doors) error {
 	}
 	r := &rooms{ready: &readiness{}}
 	s.rooms = r
+	if r.lease, err = s.db.Register(ctx, node, leaseTerm); err != nil {
+		return err
+	}
+	if r.identity, err = identity.New(ctx, identity.Options{DB: s.db, Keyring: s.ring, Hosts: s.hosts.Management(), Clock: s.o.Clock}); err != nil {
+		return err
+	}
+	if r.first, err = r.identity.Bootstrap(ctx); err != nil {
+		return err
+	}
 	if r.audit, err = audit.New(ctx, audit.Options{DB: s.db, Node: node, Log: s.log}); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, r.audit.Close)
+	if r.jobs, err = job.New(job.Options{DB: s.db, Node: node, Log: s.log}); err != nil {
+		return err
+	}
 	r.ready.checks = []check{
 		{"database", s.db.Ping},
 		{"audit", func(context.Context) error { return r.audit.Healthy() }},
+		{"lease", func(context.Context) error {
+			if !r.lease.Valid() {
+				return errors.New("the node's lease in the database has ended")
+			}
+			return nil
+		}},
 	}
-	waiting := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, s.hosts.Lookup(r.Host).Role, fault.New(fault.Unavailable, "This part of the installation is not there yet."))
-	})
+	if err := s.openProtocols(doors); err != nil {
+		return err
+	}
 	for _, l := range s.listeners {
 		if z := l.door.Zone(); z.Kind == network.Public && z.Door == doorAdmin {
 			l.handler = r.ready
 			continue
 		}
-		l.handler = &front{hosts: s.hosts, door: l.door, log: s.log, management: waiting, data: waiting}
+		l.handler = &front{hosts: s.hosts, door: l.door, log: s.log, management: r.management, data: r.data}
 	}
 	return nil
+}
+
+// openProtocols makes what answers: the registry behind its protocol, the resource manager and the authority.
+func (s *Server) openProtocols(doors *network.Doors) error {
+	r := s.rooms
+	gate, err := egress.New(egress.Options{DB: s.db, Audit: r.audit, Clock: s.o.Clock, Log: s.log})
+	if err != nil {
+		return err
+	}
+	blobs, err := blob.New(blob.Options{DB: s.db, Dir: s.dir.file("blobs"), Clock: s.o.Clock, Log: s.log})
+	if err != nil {
+		return err
+	}
+	registries, err := registry.New(registry.Options{DB: s.db, Blobs: blobs, Gate: gate, Audit: r.audit, Identity: r.identity, Log: s.log})
+	if err != nil {
+		return err
+	}
+	registries.Handle(r.jobs)
+	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(doors), Log: s.log}); err != nil {
+		return err
+	}
+	engine, err := arm.New(arm.Options{DB: s.db, Identity: r.identity, Audit: r.audit, Keyring: s.ring, Log: s.log, Locations: locations(s.o.Locations),
+		Namespaces: []arm.Namespace{
+			resources.Namespace(resources.Options{Identity: r.identity}),
+		}})
+	if err != nil {
+		return err
+	}
+	engine.Register(r.jobs)
+	auth, err := authority.New(authority.Options{Identity: r.identity, DB: s.db, Audit: r.audit, Log: s.log, Suffix: s.hosts.Suffix()})
+	if err != nil {
+		return err
+	}
+	r.management = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if auth.Serves(req) {
+			auth.ServeHTTP(w, req)
+			return
+		}
+		engine.ServeHTTP(w, req)
+	})
+	return nil
+}
+
+// locate tells which registry a request is for, and on which connection it came: a private door serves its own, whatever
+// the Host says; elsewhere the front has found that the Host is a registry's.
+func (s *Server) locate(doors *network.Doors) func(*http.Request) (string, *network.Peer) {
+	return func(req *http.Request) (string, *network.Peer) {
+		peer := doors.Peer(req)
+		if peer.Kind == network.Private {
+			return peer.Registry, peer
+		}
+		return s.hosts.Lookup(req.Host).Registry, peer
+	}
+}
+
+// locations are the configured regions as ARM shows them; none configured is nil, which stands for Azure's public ones.
+func locations(names []string) []arm.Location {
+	var out []arm.Location
+	known := arm.PublicLocations()
+	for _, n := range names {
+		plain := strings.ToLower(strings.ReplaceAll(n, " ", ""))
+		if i := slices.IndexFunc(known, func(l arm.Location) bool { return l.Name == plain }); i >= 0 {
+			out = append(out, known[i])
+			continue
+		}
+		out = append(out, arm.Location{Name: plain, Display: n, Regional: n, Group: "Other"})
+	}
+	return out
 }
 
 // node is the name under which this data directory takes part: kept in it, so that a restart is the same node.

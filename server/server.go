@@ -293,7 +293,7 @@ func (s *Server) announce() error {
 	c.CAFile = s.dir.file("ca.pem")
 	c.ACRLoginServerSuffix = "." + s.hosts.Suffix()
 	c.Proxy = ""
-	w := Welcome{First: first.secret != "", Data: s.o.Data, CredentialsFile: s.dir.file("credentials.json"), InstallationKey: s.o.InstallationKey}
+	w := Welcome{First: first.Secret != "", Data: s.o.Data, CredentialsFile: s.dir.file("credentials.json"), InstallationKey: s.o.InstallationKey}
 	w.RegistryAuthority = hostPort(c.ACRLoginServerSuffix, public.Port())
 	w.Listening = Listening{Public: public.String(), Private: []Bound{}}
 	for _, l := range s.listeners {
@@ -308,10 +308,10 @@ func (s *Server) announce() error {
 			w.Listening.Admin = address
 		}
 	}
-	if c.TenantID != first.tenant || c.ClientID == "" || first.secret != "" {
-		c.ClientID, c.ClientSecret = first.client, first.secret
+	if c.TenantID != first.Tenant || c.ClientID == "" || first.Secret != "" {
+		c.ClientID, c.ClientSecret = first.ClientID, first.Secret
 	}
-	c.TenantID, c.SubscriptionID = first.tenant, first.subscription
+	c.TenantID, c.SubscriptionID = first.Tenant, first.Subscription
 	if c.ClientSecret == "" {
 		s.log.Warn("credentials.json holds no secret: 'embargo principal rotate' makes a new one", "principal", c.ClientID)
 	}

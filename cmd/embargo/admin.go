@@ -98,8 +98,8 @@ func (a *admin) value(ctx context.Context, method, path string, body any) (any, 
 	return shape.Decode(b)
 }
 
-// ask is a command that sends one request and prints the answer.
-func ask(use, short, fallback string, args cobra.PositionalArgs, request func(args []string) (method, path string, body any), more ...func(*pflag.FlagSet)) *cobra.Command {
+// ask is a command that sends one request and prints the answer. columns is the query that a table shows, "" for all.
+func ask(use, short, fallback, columns string, args cobra.PositionalArgs, request func(args []string) (method, path string, body any), more ...func(*pflag.FlagSet)) *cobra.Command {
 	var a admin
 	var p printed
 	c := &cobra.Command{Use: use, Short: short, Args: args}
@@ -117,6 +117,9 @@ func ask(use, short, fallback string, args cobra.PositionalArgs, request func(ar
 		if err != nil || v == nil {
 			return err
 		}
+		if p.format == "table" && p.query == "" {
+			p.query = columns
+		}
 		return p.write(cmd, v)
 	}
 	return c
@@ -131,7 +134,7 @@ func oneID(_ *cobra.Command, args []string) error {
 }
 
 func principalCommand() *cobra.Command {
-	var name, kind string
+	var name, kind, password string
 	of := func(method, verb string) func([]string) (string, string, any) {
 		return func(args []string) (string, string, any) {
 			path := "/v1/principals/" + url.PathEscape(args[0])
@@ -141,33 +144,40 @@ func principalCommand() *cobra.Command {
 			return method, path, nil
 		}
 	}
-	create := ask("create", "Create a principal; its secret is printed once", "json", noArgs,
+	create := ask("create", "Create a principal; its secret is printed once", "json", "", noArgs,
 		func([]string) (string, string, any) {
-			return http.MethodPost, "/v1/principals", map[string]string{"name": name, "kind": kind}
+			return http.MethodPost, "/v1/principals", map[string]string{"name": name, "kind": kind, "password": password}
 		},
 		func(f *pflag.FlagSet) {
 			f.StringVarP(&name, "name", "n", "", "Name (required)")
 			f.StringVar(&kind, "kind", "servicePrincipal", "servicePrincipal, user or managedIdentity")
+			f.StringVarP(&password, "password", "p", "", "user: the password, at least 12 characters; '-' reads a line from standard input (default: one is generated)")
 		})
 	created := create.RunE
 	create.RunE = func(cmd *cobra.Command, args []string) error {
 		if name == "" {
 			return usage("the following arguments are required: --name/-n")
 		}
+		if password == "-" {
+			var err error
+			if password, err = line(cmd.InOrStdin()); err != nil {
+				return err
+			}
+		}
 		return created(cmd, args)
 	}
 	return group("principal", "Manage who may log in (speaks to the server of the same machine)",
 		create,
-		ask("list", "List principals", "table", noArgs, func([]string) (string, string, any) { return http.MethodGet, "/v1/principals", nil }),
-		ask("rotate PRINCIPAL", "Give a principal a new secret, printed once; the one before stays valid until the next rotation", "json", oneID, of(http.MethodPost, "rotate")),
-		ask("disable PRINCIPAL", "Refuse a principal from now on, with the tokens it holds", "json", oneID, of(http.MethodPost, "disable")),
-		ask("enable PRINCIPAL", "Admit a disabled principal again", "json", oneID, of(http.MethodPost, "enable")),
-		ask("delete PRINCIPAL", "Delete a principal", "json", oneID, of(http.MethodDelete, "")))
+		ask("list", "List principals", "table", "[].{name:name,kind:type,clientId:appId,objectId:id,enabled:enabled,secrets:length(secrets || `[]`)}", noArgs, func([]string) (string, string, any) { return http.MethodGet, "/v1/principals", nil }),
+		ask("rotate PRINCIPAL", "Give a principal a new secret, printed once; the one before stays valid until the next rotation", "json", "", oneID, of(http.MethodPost, "rotate")),
+		ask("disable PRINCIPAL", "Refuse a principal from now on, with the tokens it holds", "json", "", oneID, of(http.MethodPost, "disable")),
+		ask("enable PRINCIPAL", "Admit a disabled principal again", "json", "", oneID, of(http.MethodPost, "enable")),
+		ask("delete PRINCIPAL", "Delete a principal", "json", "", oneID, of(http.MethodDelete, "")))
 }
 
 func keysCommand() *cobra.Command {
 	return group("keys", "Manage the keys that sign tokens",
-		ask("rotate", "Sign with a new key; the one before stays valid for the tokens it signed", "json", noArgs,
+		ask("rotate", "Sign with a new key; the one before stays valid for the tokens it signed", "json", "", noArgs,
 			func([]string) (string, string, any) { return http.MethodPost, "/v1/keys/rotate", nil }))
 }
 
