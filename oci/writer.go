@@ -168,10 +168,10 @@ func (x *exchange) cancelUpload() error {
 }
 
 // chunk is the body of a PATCH or PUT, judged by its Content-Range: it must begin where the upload stands and be as long as it says.
-// check is asked when the body has been read. Errors: RangeInvalid, SizeInvalid.
-func (x *exchange) chunk(u Upload) (body io.Reader, check func() error, err error) {
+// The function that comes with it is asked when the body has been read. Errors: RangeInvalid, SizeInvalid.
+func (x *exchange) chunk(u Upload) (io.Reader, func() error, error) {
 	fine := func() error { return nil }
-	body = x.body(x.r.Body)
+	body := x.body(x.r.Body)
 	header := x.r.Header.Get("Content-Range")
 	if header == "" {
 		return body, fine, nil

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -406,4 +407,58 @@ func (w *world) count(table string) int {
 		w.t.Fatal(err)
 	}
 	return n
+}
+
+// token asks the registry for an access token as its admin user.
+func (w *world) token(h *host, scopes ...string) string {
+	w.t.Helper()
+	form := url.Values{"grant_type": {"password"}, "username": {h.name}, "password": {h.password}, "service": {h.row.LoginServer}, "scope": scopes}
+	return h.post(200, "/oauth2/token", form)["access_token"].(string)
+}
+
+// post sends a form and reads the JSON of the answer.
+func (h *host) post(status int, path string, form url.Values) map[string]any {
+	h.w.t.Helper()
+	a := h.as("").do(status, "POST", path, []byte(form.Encode()), "Content-Type", "application/x-www-form-urlencoded")
+	var out map[string]any
+	if err := json.Unmarshal(a.body, &out); err != nil {
+		h.w.t.Fatalf("%s: %v: %s", path, err, a.body)
+	}
+	return out
+}
+
+// principal makes a service principal and gives it roles at a scope.
+func (w *world) principal(label, scope string, roles ...string) (identity.Principal, string) {
+	w.t.Helper()
+	var p identity.Principal
+	var secret string
+	err := w.db.Write(context.Background(), func(tx *meta.Tx) error {
+		var err error
+		if p, secret, err = w.ids.CreatePrincipal(tx, identity.ServicePrincipal, label, ""); err != nil {
+			return err
+		}
+		at, err := name.ParseResourceID(scope)
+		if err != nil {
+			return err
+		}
+		for _, role := range roles {
+			id, err := w.ids.NewID()
+			if err != nil {
+				return err
+			}
+			if err := w.ids.PutAssignment(tx, identity.Assignment{ID: id, Scope: at, Principal: p.ID, PrincipalType: p.Type, Role: role}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p, secret
+}
+
+// caller is a principal as a job carries it.
+func (w *world) caller(p identity.Principal) identity.Caller {
+	return identity.Caller{ID: p.ID, Name: p.Name, Type: p.Type, AppID: p.AppID, Tenant: w.first.Tenant}
 }
