@@ -146,3 +146,13 @@ func (s *Service) releaseImport(tx *meta.Tx, p passage, reference string, d oci.
 	}
 	return s.gate.Record(tx, decision)
 }
+
+// AskImport asks, before an import begins, whether its source would let the image go to the target (R4, R21). A refusal is recorded and
+// returned; the import's job asks again, of every piece of content.
+func (s *Service) AskImport(tx *meta.Tx, source, target meta.RegistryRow, image name.Reference, c identity.Caller, correlation string) error {
+	_, err := s.gate.Decide(tx, egress.Ask{
+		Route: egress.Import, Registry: source.ID, To: target.ID, Repository: image.Repository, Reference: image.String(), Digest: image.Digest,
+		Caller: c, Correlation: correlation,
+	})
+	return err
+}

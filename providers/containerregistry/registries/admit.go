@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registries
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/embargo-registry/embargo/arm"
+	"github.com/embargo-registry/embargo/fault"
+)
+
+const (
+	premium  = "Premium"
+	enabled  = "enabled"
+	disabled = "disabled"
+)
+
+// Pipelines is the type whose existence forbids that exports are disabled.
+const Pipelines = "Microsoft.ContainerRegistry/registries/exportPipelines"
+
+// exportsPath is the JSON path of the export policy.
+const exportsPath = "properties.policies.exportPolicy.status"
+
+// admit judges the merged final state of a registry. It is pure.
+func admit(w arm.World, c arm.Change[document]) []*fault.Fault {
+	if c.Want == nil {
+		return nil // a deletion lets nothing out
+	}
+	p := &c.Want.Properties
+	var faults []*fault.Fault
+	if p.PublicAccess == "Disabled" && c.Want.SKU.Name != premium {
+		faults = append(faults, fault.New(fault.DisablingPublicNetworkNotSupported,
+			"Disabling public network access is not supported for the SKU %s. For more information, please visit https://aka.ms/acr/private-link.", c.Want.SKU.Name).
+			At("properties.publicNetworkAccess"))
+	}
+	if p.Policies.Export.Status == disabled {
+		faults = append(faults, admitDisabled(w, c)...)
+	}
+	return append(faults, admitRules(p.NetworkRuleSet)...)
+}
+
+// admitDisabled holds what must be so while exports are disabled: Premium, no public access, and, when they become so, no export pipeline.
+func admitDisabled(w arm.World, c arm.Change[document]) []*fault.Fault {
+	var faults []*fault.Fault
+	name := c.ID.Name()
+	was := c.Was != nil && c.Was.Properties.Policies.Export.Status == disabled
+	if c.Want.SKU.Name != premium {
+		todo := "Use the SKU Premium, or leave policies.exportPolicy.status enabled."
+		if was {
+			todo = "Set properties.policies.exportPolicy.status to 'enabled' before you leave the SKU Premium."
+		}
+		faults = append(faults, fault.New(fault.BadRequest,
+			"The registry '%s' can't have exports disabled with the SKU %s: policies.exportPolicy.status 'disabled' needs Premium. %s", name, c.Want.SKU.Name, todo).At(exportsPath))
+	}
+	if c.Want.Properties.PublicAccess == "Enabled" {
+		f := fault.New(fault.BadRequest,
+			"Disabling exports of the registry '%s' is not supported because its public network access is enabled. "+
+				"Set properties.publicNetworkAccess to 'Disabled' before, or in the same request: az resource update … --set properties.policies.exportPolicy.status=disabled --set properties.publicNetworkAccess=disabled", name)
+		if was {
+			f = fault.New(fault.BadRequest, "Enabling public network access is not supported because the registry '%s' has exports disabled.", name)
+		}
+		faults = append(faults, f.At("properties.publicNetworkAccess"))
+	}
+	if pipelines := w.Children(c.ID, Pipelines); !was && len(pipelines) > 0 {
+		var names []string
+		for _, it := range pipelines {
+			names = append(names, "'"+it.ID.Name()+"'")
+		}
+		faults = append(faults, fault.New(fault.BadRequest,
+			"Disabling exports of the registry '%s' is not supported because it has export pipelines: %s. Delete them first: az resource delete --ids %s",
+			name, strings.Join(names, ", "), pipelines[0].ID.String()).At(exportsPath))
+	}
+	return faults
+}
+
+// admitRules checks the addresses of the IP rules: IPv4 alone, as the service has it.
+func admitRules(set *networkRuleSet) []*fault.Fault {
+	if set == nil {
+		return nil
+	}
+	var faults []*fault.Fault
+	for i, r := range set.IPRules {
+		if _, err := prefix(r.Value); err != nil {
+			faults = append(faults, fault.New(fault.InvalidParameter, "The IP rule %q is no IPv4 address or CIDR range such as 203.0.113.0/24.", r.Value).
+				At(fmt.Sprintf("properties.networkRuleSet.ipRules[%d].value", i)))
+		}
+	}
+	return faults
+}
+
+// prefix reads an address or range of IPv4.
+func prefix(value string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(value); err == nil && a.Is4() {
+		return netip.PrefixFrom(a, 32), nil
+	}
+	p, err := netip.ParsePrefix(value)
+	if err == nil && (!p.Addr().Is4() || p.Masked() != p) {
+		err = fmt.Errorf("%s is no IPv4 range", value)
+	}
+	return p, err
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registries
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"net/netip"
+	"strings"
+
+	"github.com/embargo-registry/embargo/arm"
+	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/providers/containerregistry/managed"
+	"github.com/embargo-registry/embargo/registry"
+)
+
+// Options configure the type.
+type Options struct {
+	Identity *identity.Service
+	// Suffix is the registries' domain, without a leading dot.
+	Suffix string
+	// Fence makes a committed change of a registry's row hold for what is under way.
+	Fence func(ctx context.Context, registry string, epoch int64) error
+	// AskImport asks the source, on record, whether an image may become the target's.
+	AskImport func(tx *meta.Tx, source, target meta.RegistryRow, image name.Reference, c identity.Caller, correlation string) error
+	// Ours reports whether a host, with or without a port, is one of the installation's own addresses or names.
+	Ours func(host string) bool
+}
+
+type kind struct{ o Options }
+
+// apply fills what the server sets and keeps the projection row, in the change's transaction; before the answer, the fence.
+func (k kind) apply(tx *arm.Tx, c arm.Change[document]) error {
+	row, err := tx.Meta().RegistryByResource(c.ID.String())
+	if err != nil && !errors.Is(err, meta.ErrNotFound) {
+		return err
+	}
+	if c.Want == nil {
+		return k.drop(tx, c, row)
+	}
+	if err := k.fill(tx, c); err != nil {
+		return err
+	}
+	want := k.project(c, row)
+	if c.Was == nil {
+		want.ID = tx.NewID()
+		want.TokensValidFrom = c.Now
+	} else if same(row, want) {
+		return nil
+	}
+	epoch, err := tx.Meta().PutRegistry(want)
+	if err != nil {
+		return err
+	}
+	k.remark(tx, c)
+	tx.AfterCommit(func(ctx context.Context) error { return k.o.Fence(ctx, want.ID, epoch) })
+	return nil
+}
+
+// drop removes what belongs to the registry; its content goes by a job, out of reach from the commit on.
+func (k kind) drop(tx *arm.Tx, c arm.Change[document], row meta.RegistryRow) error {
+	if row.ID == "" {
+		return nil
+	}
+	if err := errors.Join(tx.Meta().DeleteRegistry(row.ID), k.o.Identity.DropRegistry(tx.Meta(), row.ID), k.o.Identity.DropScope(tx.Meta(), c.ID),
+		registry.Drop(tx.Meta(), row.ID)); err != nil {
+		return err
+	}
+	tx.AfterCommit(func(ctx context.Context) error { return k.o.Fence(ctx, row.ID, row.Epoch+1) })
+	return nil
+}
+
+// fill sets the read-only members that are stored.
+func (k kind) fill(tx *arm.Tx, c arm.Change[document]) error {
+	p := &c.Want.Properties
+	c.Want.SKU.Tier = c.Want.SKU.Name
+	p.ProvisioningState = "Succeeded"
+	if c.Was == nil {
+		p.CreationDate = c.Now
+		label, err := k.label(tx, c)
+		if err != nil {
+			return err
+		}
+		p.LoginServer = label + "." + k.o.Suffix
+	}
+	if c.Was == nil || c.Method == "PUT" || c.Sent("properties.policies.retentionPolicy") {
+		p.Policies.Retention.Updated = c.Now
+	}
+	if c.Was == nil || c.Method == "PUT" || c.Sent("properties.policies.softDeletePolicy") {
+		p.Policies.SoftDelete.Updated = c.Now
+	}
+	if set := p.NetworkRuleSet; set != nil {
+		for i := range set.IPRules {
+			set.IPRules[i].Value = strings.TrimSuffix(set.IPRules[i].Value, "/32")
+		}
+	}
+	tenant, err := k.o.Identity.Tenant(tx.Meta())
+	if err != nil {
+		return err
+	}
+	var was *managed.Identity
+	if c.Was != nil {
+		was = c.Was.Identity
+	}
+	c.Want.Identity = managed.Fill(c.Want.Identity, was, tenant, tx.NewID)
+	return nil
+}
+
+// label is the first label of the login server: the name, and a hash of the scope within which the name may be used again.
+func (k kind) label(tx *arm.Tx, c arm.Change[document]) (string, error) {
+	label := strings.ToLower(c.ID.Name())
+	salt := ""
+	switch c.Want.Properties.NameScope {
+	case "TenantReuse":
+		tenant, err := k.o.Identity.Tenant(tx.Meta())
+		if err != nil {
+			return "", err
+		}
+		salt = tenant
+	case "SubscriptionReuse":
+		salt = name.Subscription(c.ID.Subscription()).Key()
+	case "ResourceGroupReuse":
+		salt = name.Group(c.ID.Subscription(), c.ID.ResourceGroup()).Key()
+	case "NoReuse":
+		salt = tx.NewID()
+	default:
+		return label, nil
+	}
+	sum := sha256.Sum256([]byte(salt + "/" + label))
+	return label + "-" + hex.EncodeToString(sum[:8]), nil
+}
+
+// project makes the projection row of the final document on top of the row there was.
+func (k kind) project(c arm.Change[document], row meta.RegistryRow) meta.RegistryRow {
+	p := &c.Want.Properties
+	row.ResourceID, row.Name = c.ID.String(), strings.ToLower(c.ID.Name())
+	row.LoginServer, row.Location, row.SKU = strings.ToLower(p.LoginServer), c.Want.Location, c.Want.SKU.Name
+	row.Exports = p.Policies.Export.Status != disabled
+	row.PublicAccess = p.PublicAccess == "Enabled"
+	row.DefaultDeny, row.IPRules = false, nil
+	if set := p.NetworkRuleSet; set != nil && c.Want.SKU.Name == premium {
+		row.DefaultDeny = set.DefaultAction == "Deny"
+		for _, r := range set.IPRules {
+			if pre, err := prefix(r.Value); err == nil { // Admit has read it
+				row.IPRules = append(row.IPRules, pre)
+			}
+		}
+	}
+	row.BypassAzureServices = p.Bypass == "AzureServices"
+	row.AdminEnabled, row.AnonymousPull = p.AdminUserEnabled, p.AnonymousPull
+	row.AbacMode = p.RoleAssignmentMode == "AbacRepositoryPermissions"
+	row.ArmTokens = p.Policies.ArmTokens.Status == enabled
+	row.DataEndpoint = p.DataEndpoint
+	return row
+}
+
+// same reports whether a row needs no rewriting: a change of tags does not raise the epoch.
+func same(a, b meta.RegistryRow) bool {
+	rules := func(x, y []netip.Prefix) bool {
+		if len(x) != len(y) {
+			return false
+		}
+		for i := range x {
+			if x[i] != y[i] {
+				return false
+			}
+		}
+		return true
+	}
+	return a.ResourceID == b.ResourceID && a.Name == b.Name && a.LoginServer == b.LoginServer && a.Location == b.Location && a.SKU == b.SKU &&
+		a.Exports == b.Exports && a.PublicAccess == b.PublicAccess && a.DefaultDeny == b.DefaultDeny && rules(a.IPRules, b.IPRules) &&
+		a.BypassAzureServices == b.BypassAzureServices && a.AdminEnabled == b.AdminEnabled && a.AnonymousPull == b.AnonymousPull &&
+		a.AbacMode == b.AbacMode && a.ArmTokens == b.ArmTokens && a.DataEndpoint == b.DataEndpoint
+}
+
+// remark notes in the change's record what stays open inside the network when exports become disabled.
+func (k kind) remark(tx *arm.Tx, c arm.Change[document]) {
+	p := &c.Want.Properties
+	if p.Policies.Export.Status != disabled || c.Was != nil && c.Was.Properties.Policies.Export.Status == disabled {
+		return
+	}
+	for _, open := range []struct {
+		is   bool
+		what string
+	}{
+		{p.AnonymousPull, "anonymous pull is on"}, {p.AdminUserEnabled, "the admin user is on"},
+		{p.Bypass == "AzureServices", "networkRuleBypassOptions is AzureServices"},
+	} {
+		if open.is {
+			tx.Remark("Exports are disabled while " + open.what + ".")
+		}
+	}
+}
+
+// view completes an answer.
+func (k kind) view(v arm.View, d *document) {
+	p := &d.Properties
+	if p.DataEndpoint {
+		p.DataHosts = []string{strings.ToLower(d.Name) + "." + strings.ToLower(d.Location) + ".data." + k.o.Suffix}
+	}
+	d.Identity.Lower()
+}
