@@ -168,6 +168,9 @@ func (x *exchange) serve() error {
 	case denied != nil:
 		x.recordDenied(denied)
 		return denied
+	case fault.Is(malformed, fault.TagInvalid) && x.r.Method != http.MethodPut:
+		// What can't be a tag is not there: that is how the protocol says it to a reader.
+		return fault.New(fault.TagUnknown, "%s", fault.From(malformed).Message).Because(malformed)
 	case malformed != nil:
 		return malformed
 	case !allowed:

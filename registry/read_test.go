@@ -314,7 +314,8 @@ func TestMethodsAndPaths(t *testing.T) {
 			h.refused(t, 404, code, "GET", path, nil)
 		}
 		h.refused(t, 400, "NAME_INVALID", "GET", "/v2/App/manifests/v1", nil)
-		h.refused(t, 400, "TAG_INVALID", "GET", "/v2/app/manifests/-x", nil)
+		h.refused(t, 404, "MANIFEST_UNKNOWN", "GET", "/v2/app/manifests/-x", nil)
+		h.refused(t, 400, "TAG_INVALID", "PUT", "/v2/app/manifests/-x", []byte("{}"))
 		if a := h.do(404, "HEAD", "/v2/app/manifests/none", nil); len(a.body) != 0 {
 			t.Errorf("HEAD with a body: %s", a.body)
 		}
