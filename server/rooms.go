@@ -8,7 +8,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"io/fs"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -24,6 +26,8 @@ import (
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/network"
 	"github.com/embargo-registry/embargo/oci"
+	"github.com/embargo-registry/embargo/providers/authorization"
+	"github.com/embargo-registry/embargo/providers/containerregistry"
 	"github.com/embargo-registry/embargo/providers/resources"
 	"github.com/embargo-registry/embargo/registry"
 )
@@ -139,6 +143,9 @@ func (s *Server) openProtocols(doors *network.Doors) error {
 	engine, err := arm.New(arm.Options{DB: s.db, Identity: r.identity, Audit: r.audit, Keyring: s.ring, Log: s.log, Locations: locations(s.o.Locations),
 		Namespaces: []arm.Namespace{
 			resources.Namespace(resources.Options{Identity: r.identity}),
+			authorization.Namespace(authorization.Options{Identity: r.identity}),
+			containerregistry.Namespace(containerregistry.Options{Identity: r.identity, Suffix: s.hosts.Suffix(),
+				Fence: gate.Fence, AskImport: registries.AskImport, Ours: s.ours}),
 		}})
 	if err != nil {
 		return err
@@ -168,6 +175,32 @@ func (s *Server) locate(doors *network.Doors) func(*http.Request) (string, *netw
 		}
 		return s.hosts.Lookup(req.Host).Registry, peer
 	}
+}
+
+// ours says whether a host, with or without a port, is a name or an address of this installation.
+func (s *Server) ours(host string) bool {
+	if s.hosts.Lookup(host).Role != network.Foreign {
+		return true
+	}
+	addr, err := netip.ParseAddr(network.Normal(host))
+	if err != nil {
+		return false
+	}
+	if addr.IsLoopback() || addr.IsUnspecified() {
+		return true
+	}
+	local, err := net.InterfaceAddrs()
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(local, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			return false
+		}
+		mine, ok := netip.AddrFromSlice(n.IP)
+		return ok && mine.Unmap() == addr
+	})
 }
 
 // locations are the configured regions as ARM shows them; none configured is nil, which stands for Azure's public ones.
