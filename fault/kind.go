@@ -49,7 +49,11 @@ const (
 	Timeout
 	RoleAssignmentExists
 	RoleAssignmentNotFound
+	RoleAssignmentUpdateNotPermitted
+	UnmatchedPrincipalType
 	RoleDefinitionNotFound
+	RoleDefinitionWithSameNameExists
+	RoleDefinitionHasAssignments
 	PrincipalNotFound
 	ExportsDisabled
 	MisdirectedRequest
@@ -128,7 +132,11 @@ var table = map[Kind]row{
 	Timeout:                            {504, "GatewayTimeout", "UNAVAILABLE"},
 	RoleAssignmentExists:               {409, "RoleAssignmentExists", "UNSUPPORTED"},
 	RoleAssignmentNotFound:             {404, "RoleAssignmentNotFound", "UNSUPPORTED"},
+	RoleAssignmentUpdateNotPermitted:   {400, "RoleAssignmentUpdateNotPermitted", "UNSUPPORTED"},
+	UnmatchedPrincipalType:             {400, "UnmatchedPrincipalType", "UNSUPPORTED"},
 	RoleDefinitionNotFound:             {404, "RoleDefinitionDoesNotExist", "UNSUPPORTED"},
+	RoleDefinitionWithSameNameExists:   {409, "RoleDefinitionWithSameNameExists", "UNSUPPORTED"},
+	RoleDefinitionHasAssignments:       {409, "RoleDefinitionHasAssignments", "UNSUPPORTED"},
 	PrincipalNotFound:                  {400, "PrincipalNotFound", "UNSUPPORTED"},
 	ExportsDisabled:                    {400, "BadRequest", "DENIED"},
 	MisdirectedRequest:                 {421, "MisdirectedRequest", "UNSUPPORTED"},

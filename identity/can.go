@@ -6,8 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
-	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
@@ -33,137 +33,152 @@ type assignmentDoc struct {
 	CreatedBy     string `json:"createdBy,omitempty"`
 }
 
-// grant is an assignment as Can needs it.
-type grant struct {
-	scope string // key
-	role  Role
-}
-
-// grantCache keeps the grants of principals while this process is the database's sole writer.
-type grantCache struct {
-	mu   sync.RWMutex
-	of   map[string][]grant
-	seen uint64
-}
-
-// forget drops the cache before and after the commit of a change: between them nobody may keep what the old state says.
-func (s *Service) forget(tx *meta.Tx) {
-	drop := func() {
-		s.grants.mu.Lock()
-		s.grants.of = nil
-		s.grants.seen++
-		s.grants.mu.Unlock()
-	}
-	drop()
-	tx.OnCommit(drop)
-}
-
-// grantsOf reads a principal's grants.
-func (s *Service) grantsOf(tx *meta.Tx, principal string) ([]grant, error) {
-	// A transaction of this process may hold changes that are not committed: only plain reads use the cache.
-	cached := s.db.SoleWriter() && tx.ReadOnly()
-	var seen uint64
-	if cached {
-		s.grants.mu.RLock()
-		got, ok := s.grants.of[principal]
-		seen = s.grants.seen
-		s.grants.mu.RUnlock()
-		if ok {
-			return got, nil
-		}
-	}
-	rows, err := tx.Query(`SELECT scope_key, role_id FROM role_assignments WHERE principal = $1`, principal)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var found []grant
-	for rows.Next() {
-		var g grant
-		if err := rows.Scan(&g.scope, &g.role.ID); err != nil {
-			return nil, err
-		}
-		found = append(found, g)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	for i := range found {
-		role, err := s.RoleByID(tx, found[i].role.ID)
-		if err != nil && !fault.Is(err, fault.RoleDefinitionNotFound) {
-			return nil, err
-		}
-		found[i].role = role // a role that is gone permits nothing
-	}
-	if cached {
-		s.grants.mu.Lock()
-		if s.grants.seen == seen {
-			if s.grants.of == nil || len(s.grants.of) > 1<<14 {
-				s.grants.of = map[string][]grant{}
-			}
-			s.grants.of[principal] = found
-		}
-		s.grants.mu.Unlock()
-	}
-	return found, nil
-}
-
-// Can reports whether a principal may do a control-plane action at a scope by its roles there or above. Callers that are no principals may nothing here.
+// Can reports whether a principal may do a control-plane action at a scope by its roles there or above. Callers that are no principals, that a
+// registry's token proved, or whose principal is disabled or gone may nothing here.
 func (s *Service) Can(tx *meta.Tx, c Caller, action string, scope name.ResourceID) (bool, error) {
+	if c.Registry != "" || c.Narrowed {
+		return false, nil
+	}
 	return s.holds(tx, c, action, scope, false)
 }
 
+// holds asks the database every time: a right that was taken away is gone with the commit that took it, also for a reader that began before.
 func (s *Service) holds(tx *meta.Tx, c Caller, action string, scope name.ResourceID, data bool) (bool, error) {
-	if c.Type != ServicePrincipal && c.Type != User && c.Type != ManagedIdentity {
-		return false, nil
-	}
-	grants, err := s.grantsOf(tx, c.ID)
+	roles, err := s.rolesAt(tx, c, scope)
 	if err != nil {
 		return false, err
 	}
-	key := scope.Key()
-	for _, g := range grants {
-		if (g.scope == "/" || key == g.scope || strings.HasPrefix(key, g.scope+"/")) && g.role.allows(action, data) {
+	for _, r := range roles {
+		if r.allows(action, data) {
 			return true, nil
 		}
 	}
 	return false, nil
 }
 
-// PutAssignment gives a role. A scope's assignment of the same role to the same principal under another id is a RoleAssignmentExists.
+// rolesAt are the roles that a caller's principal has at a scope or above it: one query by index, and one more for each custom role.
+func (s *Service) rolesAt(tx *meta.Tx, c Caller, scope name.ResourceID) ([]Role, error) {
+	if c.Type != ServicePrincipal && c.Type != User && c.Type != ManagedIdentity {
+		return nil, nil
+	}
+	rows, err := tx.Query(`SELECT a.scope_key, a.role_id FROM role_assignments a JOIN principals p ON p.id = a.principal WHERE a.principal = $1 AND p.enabled`, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	key := scope.Key()
+	var ids []string
+	for rows.Next() {
+		var at, role string
+		if err := rows.Scan(&at, &role); err != nil {
+			return nil, err
+		}
+		if at == "/" || key == at || strings.HasPrefix(key, at+"/") {
+			ids = append(ids, role)
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, err
+	}
+	roles := make([]Role, 0, len(ids))
+	for _, id := range ids {
+		r, err := s.RoleByID(tx, id)
+		if fault.Is(err, fault.RoleDefinitionNotFound) {
+			continue // a role that is gone permits nothing
+		}
+		if err != nil {
+			return nil, err
+		}
+		roles = append(roles, r)
+	}
+	return roles, nil
+}
+
+// Permissions are what a caller's roles allow at a scope.
+func (s *Service) Permissions(tx *meta.Tx, c Caller, scope name.ResourceID) ([]Permission, error) {
+	roles, err := s.rolesAt(tx, c, scope)
+	var all []Permission
+	for _, r := range roles {
+		all = append(all, r.Permissions...)
+	}
+	return all, err
+}
+
+// lockRights lets one transaction at a time change who may what, so that two can't each take away what the other counts on. It is the last
+// lock that a transaction takes.
+func (s *Service) lockRights(tx *meta.Tx) error {
+	var id string
+	err := tx.Lock(`SELECT id FROM subscriptions WHERE id = (SELECT MIN(id) FROM subscriptions)`).Scan(&id)
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil // before Bootstrap there is nobody to exclude
+	}
+	return err
+}
+
+// PutAssignment gives a role; of an assignment that is there it changes the description alone. The caller of it records the change. Errors:
+// RoleDefinitionNotFound, PrincipalNotFound, RoleAssignmentExists when another assignment gives the same, RoleAssignmentUpdateNotPermitted when
+// the id is another assignment's, InvalidParameter where the role can't be given.
 func (s *Service) PutAssignment(tx *meta.Tx, a Assignment) error {
-	if _, err := s.RoleByID(tx, a.Role); err != nil {
+	if err := s.lockRights(tx); err != nil {
 		return err
 	}
-	p, err := s.principal(tx, a.Principal)
+	role, err := s.RoleByID(tx, a.Role)
+	if err != nil {
+		return err
+	}
+	if !role.assignable(a.Scope) {
+		return fault.New(fault.InvalidParameter, "The role '%s' can't be given at the scope '%s': its assignableScopes are %s.", role.Name, a.Scope, strings.Join(role.Scopes, ", "))
+	}
+	p, err := s.principal(tx, strings.ToLower(a.Principal))
 	if errors.Is(err, meta.ErrNotFound) {
 		return fault.New(fault.PrincipalNotFound, "Principal %s does not exist in the directory of this installation. 'embargo principal list' shows those that do.", a.Principal)
 	}
 	if err != nil {
 		return err
 	}
-	var other string
-	err = tx.Row(`SELECT id FROM role_assignments WHERE principal = $1 AND scope_key = $2 AND role_id = $3 AND id <> $4`,
-		p.ID, a.Scope.Key(), strings.ToLower(a.Role), strings.ToLower(a.ID)).Scan(&other)
-	if err == nil {
-		return fault.New(fault.RoleAssignmentExists, "The role assignment already exists. The ID of the existing role assignment is %s.", other)
-	}
-	if !errors.Is(err, meta.ErrNotFound) {
+	was, err := s.AssignmentByID(tx, a.ID)
+	if err != nil && !fault.Is(err, fault.RoleAssignmentNotFound) {
 		return err
 	}
-	doc, err := json.Marshal(assignmentDoc{p.Type, a.Description, a.CreatedBy})
+	if err == nil && (!was.Scope.Equal(a.Scope) || was.Principal != p.ID || was.Role != role.ID) {
+		return fault.New(fault.RoleAssignmentUpdateNotPermitted,
+			"The role assignment '%s' gives something else. Tenant ID, application ID, principal ID, and scope are not allowed to be updated.", a.ID)
+	}
+	if err != nil {
+		was = Assignment{Created: tx.Now(), CreatedBy: a.CreatedBy}
+	}
+	if err := s.unassigned(tx, a, p.ID, role.ID); err != nil {
+		return err
+	}
+	doc, err := json.Marshal(assignmentDoc{p.Type, a.Description, was.CreatedBy})
 	if err != nil {
 		return err
 	}
 	_, err = tx.Exec(`INSERT INTO role_assignments (id, scope, scope_key, principal, role_id, doc, created_us) VALUES ($1, $2, $3, $4, $5, $6, $7)
- ON CONFLICT (id) DO UPDATE SET scope = excluded.scope, scope_key = excluded.scope_key, principal = excluded.principal, role_id = excluded.role_id, doc = excluded.doc`,
-		strings.ToLower(a.ID), a.Scope.String(), a.Scope.Key(), p.ID, strings.ToLower(a.Role), string(doc), meta.Micros(tx.Now()))
-	s.forget(tx)
+ ON CONFLICT (id) DO UPDATE SET doc = excluded.doc`,
+		strings.ToLower(a.ID), a.Scope.String(), a.Scope.Key(), p.ID, role.ID, string(doc), meta.Micros(was.Created))
 	return err
+}
+
+// unassigned is nil when no other assignment gives the same role to the same principal at the same scope.
+func (s *Service) unassigned(tx *meta.Tx, a Assignment, principal, role string) error {
+	var other string
+	err := tx.Row(`SELECT id FROM role_assignments WHERE principal = $1 AND scope_key = $2 AND role_id = $3 AND id <> $4`,
+		principal, a.Scope.Key(), role, strings.ToLower(a.ID)).Scan(&other)
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fault.New(fault.RoleAssignmentExists, "The role assignment already exists. The ID of the existing role assignment is %s.", strings.ReplaceAll(other, "-", ""))
 }
 
 // DeleteAssignment takes a role away. Errors: Conflict for the last Owner of everything, RoleAssignmentNotFound.
 func (s *Service) DeleteAssignment(tx *meta.Tx, id string) error {
+	if err := s.lockRights(tx); err != nil {
+		return err
+	}
 	a, err := s.AssignmentByID(tx, id)
 	if err != nil {
 		return err
@@ -172,11 +187,11 @@ func (s *Service) DeleteAssignment(tx *meta.Tx, id string) error {
 		return err
 	}
 	_, err = tx.Exec(`DELETE FROM role_assignments WHERE id = $1`, a.ID)
-	s.forget(tx)
 	return err
 }
 
-// keepOwner refuses a change after which nobody enabled would be Owner of everything: without the principal, or without the assignment.
+// keepOwner refuses a change after which nobody enabled would be Owner of everything: without the principal, or without the assignment. The
+// transaction holds lockRights.
 func (s *Service) keepOwner(tx *meta.Tx, principal, assignment string) error {
 	var all, left int
 	base := `SELECT COUNT(*) FROM role_assignments a JOIN principals p ON p.id = a.principal WHERE a.scope_key = '/' AND a.role_id = $1 AND p.enabled`
@@ -238,11 +253,16 @@ func (s *Service) Assignments(tx *meta.Tx) ([]Assignment, error) {
 	return all, rows.Err()
 }
 
-// DropScope removes the assignments at and below a scope that is being deleted.
+// DropScope removes the assignments at and below a scope that is being deleted, so that they don't hold for what is later made under its name.
 func (s *Service) DropScope(tx *meta.Tx, scope name.ResourceID) error {
+	if scope.IsRoot() {
+		return errors.New("identity: the tenant is never deleted")
+	}
+	if err := s.lockRights(tx); err != nil {
+		return err
+	}
 	key := scope.Key()
-	_, err := tx.Exec(`DELETE FROM role_assignments WHERE scope_key = $1 OR SUBSTR(scope_key, 1, $2) = $3`, key, len(key)+1, key+"/")
-	s.forget(tx)
+	_, err := tx.Exec(`DELETE FROM role_assignments WHERE scope_key = $1 OR SUBSTR(scope_key, 1, $2) = $3`, key, utf8.RuneCountInString(key)+1, key+"/")
 	return err
 }
 
@@ -252,33 +272,36 @@ func (s *Service) RoleByID(tx *meta.Tx, id string) (Role, error) {
 	if r, ok := builtInByID[id]; ok {
 		return r, nil
 	}
-	var doc string
-	err := tx.Row(`SELECT doc FROM role_definitions WHERE id = $1`, id).Scan(&doc)
+	r, err := scanRole(tx.Row(`SELECT id, doc, created_us FROM role_definitions WHERE id = $1`, id).Scan)
 	if errors.Is(err, meta.ErrNotFound) {
-		return Role{}, fault.New(fault.RoleDefinitionNotFound, "The specified role definition with ID '%s' does not exist.", id)
+		return Role{}, fault.New(fault.RoleDefinitionNotFound, "The specified role definition with ID '%s' does not exist.", id).Because(err)
 	}
-	if err != nil {
-		return Role{}, err
-	}
-	var r Role
-	return r, json.Unmarshal([]byte(doc), &r)
+	return r, err
 }
 
-// Roles are the built-in roles and then the custom ones, by name.
+func scanRole(scan func(...any) error) (Role, error) {
+	var r Role
+	var id, doc string
+	var created int64
+	if err := scan(&id, &doc, &created); err != nil {
+		return r, err
+	}
+	err := json.Unmarshal([]byte(doc), &r)
+	r.ID, r.BuiltIn, r.Created = id, false, meta.FromMicros(created)
+	return r, err
+}
+
+// Roles are the built-in roles and then the custom ones, oldest first.
 func (s *Service) Roles(tx *meta.Tx) ([]Role, error) {
 	all := append([]Role{}, builtIn...)
-	rows, err := tx.Query(`SELECT doc FROM role_definitions ORDER BY created_us, id`)
+	rows, err := tx.Query(`SELECT id, doc, created_us FROM role_definitions ORDER BY created_us, id`)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var doc string
-		var r Role
-		if err := rows.Scan(&doc); err != nil {
-			return nil, err
-		}
-		if err := json.Unmarshal([]byte(doc), &r); err != nil {
+		r, err := scanRole(rows.Scan)
+		if err != nil {
 			return nil, err
 		}
 		all = append(all, r)
@@ -286,25 +309,48 @@ func (s *Service) Roles(tx *meta.Tx) ([]Role, error) {
 	return all, rows.Err()
 }
 
-// PutRole writes a custom role. Errors: Conflict when the id is a built-in role's.
+// PutRole writes a custom role. Errors: Conflict when the id or the name is another role's, or an assignment would be left where the role can't be given.
 func (s *Service) PutRole(tx *meta.Tx, r Role) error {
+	if err := s.lockRights(tx); err != nil {
+		return err
+	}
 	r.ID = strings.ToLower(r.ID)
 	if _, taken := builtInByID[r.ID]; taken {
 		return fault.New(fault.Conflict, "The role definition '%s' is built in and can't be changed.", r.ID)
 	}
-	r.BuiltIn = false
+	all, err := s.Roles(tx)
+	if err != nil {
+		return err
+	}
+	for _, other := range all {
+		if other.ID != r.ID && strings.EqualFold(other.Name, r.Name) {
+			return fault.New(fault.RoleDefinitionWithSameNameExists, "A role named '%s' exists already: its id is %s.", other.Name, other.ID)
+		}
+	}
+	given, err := s.Assignments(tx)
+	if err != nil {
+		return err
+	}
+	for _, a := range given {
+		if a.Role == r.ID && !r.assignable(a.Scope) {
+			return fault.New(fault.Conflict, "The role '%s' is given at the scope '%s', which would not be one of its assignableScopes any more.", r.Name, a.Scope)
+		}
+	}
+	r.BuiltIn, r.Created, r.Updated = false, time.Time{}, tx.Now()
 	doc, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
 	_, err = tx.Exec(`INSERT INTO role_definitions (id, scope_key, doc, created_us) VALUES ($1, '/', $2, $3) ON CONFLICT (id) DO UPDATE SET doc = excluded.doc`,
 		r.ID, string(doc), meta.Micros(tx.Now()))
-	s.forget(tx)
 	return err
 }
 
 // DeleteRole removes a custom role that nobody has. Errors: Conflict, RoleDefinitionNotFound.
 func (s *Service) DeleteRole(tx *meta.Tx, id string) error {
+	if err := s.lockRights(tx); err != nil {
+		return err
+	}
 	id = strings.ToLower(id)
 	r, err := s.RoleByID(tx, id)
 	if err != nil {
@@ -314,10 +360,12 @@ func (s *Service) DeleteRole(tx *meta.Tx, id string) error {
 	if err := tx.Row(`SELECT COUNT(*) FROM role_assignments WHERE role_id = $1`, id).Scan(&used); err != nil {
 		return err
 	}
-	if r.BuiltIn || used > 0 {
-		return fault.New(fault.Conflict, "The role definition '%s' can't be deleted: it is built in or has %d assignments.", id, used)
+	if r.BuiltIn {
+		return fault.New(fault.Conflict, "The role definition '%s' is built in and can't be deleted.", id)
+	}
+	if used > 0 {
+		return fault.New(fault.RoleDefinitionHasAssignments, "There are %d role assignments referencing the role '%s'. Delete them first.", used, r.Name)
 	}
 	_, err = tx.Exec(`DELETE FROM role_definitions WHERE id = $1`, id)
-	s.forget(tx)
 	return err
 }

@@ -80,7 +80,6 @@ type Service struct {
 	keys     atomic.Pointer[keySet]
 	tenant   atomic.Pointer[string]
 	verified *lru.Cache[[32]byte, claims]
-	grants   *grantCache
 }
 
 // New opens the service: signing keys are made at the first start.
@@ -98,7 +97,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{db: o.DB, keyring: o.Keyring, hosts: map[string]bool{}, clock: o.Clock, random: o.Random, verified: verified, grants: &grantCache{}}
+	s := &Service{db: o.DB, keyring: o.Keyring, hosts: map[string]bool{}, clock: o.Clock, random: o.Random, verified: verified}
 	for _, h := range append([]string{"localhost", "127.0.0.1", "::1"}, o.Hosts...) {
 		s.hosts[hostname(h)] = true
 	}

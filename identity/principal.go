@@ -288,6 +288,5 @@ func (s *Service) DeletePrincipal(tx *meta.Tx, ref string) (Principal, error) {
 			return p, err
 		}
 	}
-	s.forget(tx)
 	return p, nil
 }
