@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package containerregistry_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/embargo-registry/embargo/arm"
+	"github.com/embargo-registry/embargo/arm/armtest"
+	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/meta/metatest"
+	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/providers/containerregistry"
+	"github.com/embargo-registry/embargo/providers/resources"
+)
+
+var updateDocs = flag.Bool("update-docs", false, "write docs/properties.md")
+
+func options(s *identity.Service) containerregistry.Options {
+	return containerregistry.Options{
+		Identity: s, Suffix: "azurecr.localhost",
+		Fence: func(context.Context, string, int64) error { return nil },
+		AskImport: func(*meta.Tx, meta.RegistryRow, meta.RegistryRow, name.Reference, identity.Caller, string) error {
+			return nil
+		},
+		Ours: func(host string) bool { return host == "127.0.0.1:8443" },
+	}
+}
+
+func declare(s *identity.Service) []arm.Namespace {
+	return []arm.Namespace{resources.Namespace(resources.Options{Identity: s}), containerregistry.Namespace(options(s))}
+}
+
+func bench(t *testing.T) *armtest.Bench {
+	t.Helper()
+	b := armtest.New(t, metatest.Open(t, metatest.URL(t, "sqlite")), declare)
+	b.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
+	return b
+}
+
+const one = "/subscriptions/{sub}/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/registryone?api-version="
+
+// TestPropertiesPage: docs/properties.md says what the declarations say, and each property says what becomes of it.
+func TestPropertiesPage(t *testing.T) {
+	types := containerregistry.Types(options(nil))
+	if unsaid := arm.Unsaid(types...); len(unsaid) > 0 {
+		t.Errorf("properties without a stance: %v", unsaid)
+	}
+	path := filepath.Join("..", "..", "docs", "properties.md")
+	page := arm.PropertiesDoc(types...)
+	if *updateDocs {
+		if err := os.WriteFile(path, page, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(have, page) {
+		t.Error("docs/properties.md is not current: run go test ./providers/containerregistry -update-docs")
+	}
+}
+
+func TestSmoke(t *testing.T) {
+	b := bench(t)
+	for _, v := range []string{"2021-06-01-preview", "2026-01-01-preview", "2017-10-01"} {
+		r := b.Call("owner", "PUT", one+v, `{"location":"westus","sku":{"name":"Premium"},"properties":{"adminUserEnabled":false}}`)
+		var body bytes.Buffer
+		body.ReadFrom(r.Body)
+		t.Log(r.StatusCode, body.String())
+	}
+}
