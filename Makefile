@@ -32,6 +32,7 @@ test-long: build ## by hand: longer crash loops, fuzzing and the like
 	$(MAKE) fuzz FUZZTIME=5m
 
 demo: build ## the mission's story on a fresh instance, every command printed
+	scripts/install-test-tools
 	scripts/demo
 
 bench: ## Go benchmarks; figures are in docs/performance.md
