@@ -88,9 +88,6 @@ func (s *Server) openRooms(ctx context.Context, doors *network.Doors) error {
 	if r.identity, err = identity.New(ctx, identity.Options{DB: s.db, Keyring: s.ring, Hosts: s.hosts.Management(), Clock: s.o.Clock}); err != nil {
 		return err
 	}
-	if r.first, err = r.identity.Bootstrap(ctx); err != nil {
-		return err
-	}
 	if r.audit, err = audit.New(ctx, audit.Options{DB: s.db, Node: node, Log: s.log}); err != nil {
 		return err
 	}

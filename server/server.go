@@ -132,6 +132,10 @@ func (s *Server) open(ctx context.Context) error {
 	if err := s.openRooms(ctx, doors); err != nil {
 		return err
 	}
+	// The secret made here is told once, so nothing that may fail stands between its making and its writing down.
+	if s.rooms.first, err = s.rooms.identity.Bootstrap(ctx); err != nil {
+		return err
+	}
 	return s.announce()
 }
 
