@@ -80,13 +80,17 @@ func TestR1PullInsideIsServedAndRecorded(t *testing.T) {
 		if a.Status != http.StatusOK || !bytes.Equal(a.Body, c.canary) {
 			t.Fatalf("the private door gave %d and %d bytes", a.Status, len(a.Body))
 		}
-		out, errs, err := c.Run(t.Context(), "audit", "--data", c.Data, "--output", "json", "--limit", "500")
-		if err != nil {
-			t.Fatalf("audit: %v %s", err, errs)
+		for _, r := range c.Records(t.Context()) {
+			source, _ := r["source"].(map[string]any)
+			zone, _ := source["zone"].(string)
+			if r["route"] == "R1" && r["digest"] == instance.Digest(c.canary) && r["outcome"] == "completed" && strings.HasPrefix(zone, "private/") {
+				if r["bytes"] != float64(len(c.canary)) {
+					t.Errorf("the record tells %v bytes of %d", r["bytes"], len(c.canary))
+				}
+				return
+			}
 		}
-		if !strings.Contains(out, `"R1"`) || !strings.Contains(out, instance.Digest(c.canary)) || !strings.Contains(out, "private/") {
-			t.Errorf("the pull is not on record: %s", out)
-		}
+		t.Error("the pull is not on record")
 	})
 }
 
@@ -255,19 +259,19 @@ func TestR20OldTokensAreJudgedByThePolicyNow(t *testing.T) {
 func TestR22EveryFlipIsRecorded(t *testing.T) {
 	each(t, func(t *testing.T, c *cage) {
 		c.lock(t)
-		out, errs, err := c.Run(t.Context(), "audit", "--data", c.Data, "--output", "json", "--limit", "500")
-		if err != nil {
-			t.Fatalf("audit: %v %s", err, errs)
-		}
-		found := false
-		for line := range strings.SplitSeq(out, "\n") {
-			if strings.Contains(line, `"change"`) && strings.Contains(line, "registries/write") && strings.Contains(line, `"exportPolicy":{"status":"disabled"}`) {
-				found = strings.Contains(line, `"before"`) && strings.Contains(line, "127.0.0.1")
+		for _, r := range c.Records(t.Context()) {
+			source, _ := r["source"].(map[string]any)
+			caller, _ := r["caller"].(map[string]any)
+			before, after := fmt.Sprint(r["before"]), fmt.Sprint(r["after"])
+			if r["kind"] == "change" && r["resource"] == c.RegistryID("vaultone") &&
+				strings.Contains(before, "exportPolicy:map[status:enabled]") && strings.Contains(after, "exportPolicy:map[status:disabled]") {
+				if caller["id"] == "" || !strings.HasPrefix(fmt.Sprint(source["address"]), "127.0.0.1:") {
+					t.Errorf("the flip's record does not tell who and from where: %v", r)
+				}
+				return
 			}
 		}
-		if !found {
-			t.Errorf("the flip is not on record with who, from where and what: %s", out)
-		}
+		t.Error("the flip is not on record")
 	})
 }
 
