@@ -21,6 +21,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 )
@@ -77,9 +78,13 @@ type Service struct {
 	clock   func() time.Time
 	random  io.Reader
 
+	// hashing has room for as many slow hashes as may be computed at a time; nobody is one that fits no secret.
+	hashing chan struct{}
+	nobody  string
+
 	keys     atomic.Pointer[keySet]
 	tenant   atomic.Pointer[string]
-	verified *lru.Cache[[32]byte, claims]
+	verified *lru.Cache[verifiedKey, claims]
 }
 
 // New opens the service: signing keys are made at the first start.
@@ -93,15 +98,43 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	if o.Random == nil {
 		o.Random = rand.Reader
 	}
-	verified, err := lru.New[[32]byte, claims](1 << 14)
+	verified, err := lru.New[verifiedKey, claims](1 << 14)
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{db: o.DB, keyring: o.Keyring, hosts: map[string]bool{}, clock: o.Clock, random: o.Random, verified: verified}
+	salt, none := make([]byte, 16), make([]byte, 32)
+	for _, b := range [][]byte{salt, none} {
+		if _, err := io.ReadFull(o.Random, b); err != nil {
+			return nil, err
+		}
+	}
+	s := &Service{db: o.DB, keyring: o.Keyring, hosts: map[string]bool{}, clock: o.Clock, random: o.Random, verified: verified,
+		hashing: make(chan struct{}, hashesAtOnce), nobody: hashChosen(string(none), salt)}
 	for _, h := range append([]string{"localhost", "127.0.0.1", "::1"}, o.Hosts...) {
 		s.hosts[hostname(h)] = true
 	}
 	return s, s.loadKeys(ctx)
+}
+
+// hashesAtOnce bounds the memory (19 MiB each) and the processors that guessing of passwords can take.
+const hashesAtOnce = 4
+
+// OwnHost reports whether a host (with or without a port) is one under which this installation's resource manager is reached.
+func (s *Service) OwnHost(host string) bool { return s.hosts[hostname(host)] }
+
+// isGUID reports whether s has the form of a UUID, in any case.
+func isGUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i, c := range []byte(s) {
+		dash := i == 8 || i == 13 || i == 18 || i == 23
+		digit := c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+		if dash != (c == '-') || !dash && !digit {
+			return false
+		}
+	}
+	return true
 }
 
 // hostname is a host in lower case without port, brackets and trailing dot.
@@ -165,8 +198,17 @@ func (s *Service) SubscriptionExists(tx *meta.Tx, id string) (bool, error) {
 // First is what Bootstrap made or found. Secret is set only by the start that made the principal.
 type First struct{ Tenant, Subscription, Principal, ClientID, Secret string }
 
-// Bootstrap makes, once, the tenant, a subscription, and a service principal that is Owner of everything. Later it finds them.
-func (s *Service) Bootstrap(ctx context.Context) (First, error) {
+// Bootstrap makes, once, the tenant, a subscription, and a service principal that is Owner of everything. Later it finds them. record, if not nil,
+// puts what was made on record in the same transaction.
+func (s *Service) Bootstrap(ctx context.Context, record ...func(tx *meta.Tx, first First) error) (First, error) {
+	first, err := s.bootstrap(ctx, record)
+	if fault.Is(err, fault.Conflict) {
+		return s.bootstrap(ctx, record) // another node was first
+	}
+	return first, err
+}
+
+func (s *Service) bootstrap(ctx context.Context, record []func(tx *meta.Tx, first First) error) (First, error) {
 	var first First
 	err := s.db.Write(ctx, func(tx *meta.Tx) error {
 		first = First{}
@@ -178,7 +220,15 @@ func (s *Service) Bootstrap(ctx context.Context) (First, error) {
 		if !errors.Is(err, meta.ErrNotFound) {
 			return err
 		}
-		return s.makeFirst(tx, &first)
+		if err := s.makeFirst(tx, &first); err != nil {
+			return err
+		}
+		for _, r := range record {
+			if err := r(tx, first); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return first, err
 }
@@ -206,14 +256,14 @@ func (s *Service) makeFirst(tx *meta.Tx, first *First) error {
 			return err
 		}
 	}
-	if _, err = tx.Exec(`INSERT INTO subscriptions (id, name, tenant, state) VALUES ($1, 'Embargo', $2, 'Enabled')`, first.Subscription, first.Tenant); err != nil {
-		return err
-	}
 	p, secret, err := s.CreatePrincipal(tx, ServicePrincipal, "embargo-owner", "")
 	if err != nil {
 		return err
 	}
 	first.Principal, first.ClientID, first.Secret = p.ID, p.AppID, secret
+	if _, err := tx.Exec(`INSERT INTO subscriptions (id, name, tenant, state) VALUES ($1, 'Embargo', $2, 'Enabled')`, first.Subscription, first.Tenant); err != nil {
+		return err
+	}
 	id, err := s.NewID()
 	if err != nil {
 		return err

@@ -62,7 +62,7 @@ func (s *Service) loadKeys(ctx context.Context) error {
 
 // readKeys reads the live keys in tx, or in a transaction of its own when tx is nil.
 func (s *Service) readKeys(ctx context.Context, tx *meta.Tx) (*keySet, error) {
-	set := &keySet{read: time.Now(), keys: map[string]*ecdsa.PrivateKey{}}
+	set := &keySet{read: s.clock(), keys: map[string]*ecdsa.PrivateKey{}}
 	read := func(tx *meta.Tx) error {
 		set.kids = nil
 		rows, err := tx.Query(`SELECT kid, sealed FROM signing_keys ORDER BY created_us DESC, kid LIMIT 2`)
@@ -145,10 +145,10 @@ func (s *Service) RotateKeys(ctx context.Context, also func(tx *meta.Tx, kid str
 // live gives the keys, read anew when they may have changed elsewhere.
 func (s *Service) live(ctx context.Context, tx *meta.Tx, kid string) (*keySet, error) {
 	set := s.keys.Load()
-	if _, known := set.keys[kid]; (kid == "" || known) && (s.db.SoleWriter() || time.Since(set.read) < keysFresh) {
+	if _, known := set.keys[kid]; (kid == "" || known) && (s.db.SoleWriter() || s.clock().Sub(set.read) < keysFresh) {
 		return set, nil
 	}
-	if kid != "" && set.keys[kid] == nil && time.Since(set.read) < time.Second {
+	if kid != "" && set.keys[kid] == nil && s.clock().Sub(set.read) < time.Second {
 		return set, nil // an unknown kid must not make every request read
 	}
 	set, err := s.readKeys(ctx, tx)
@@ -173,7 +173,7 @@ func (s *Service) JWKS(ctx context.Context) (jose.JSONWebKeySet, error) {
 }
 
 // sign makes a compact JWS of a payload with the newest key.
-func (s *Service) sign(ctx context.Context, tx *meta.Tx, payload []byte) (string, error) {
+func (s *Service) sign(ctx context.Context, tx *meta.Tx, typ string, payload []byte) (string, error) {
 	set, err := s.live(ctx, tx, "")
 	if err != nil {
 		return "", err
@@ -183,7 +183,7 @@ func (s *Service) sign(ctx context.Context, tx *meta.Tx, payload []byte) (string
 	}
 	kid := set.kids[0]
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: set.keys[kid], KeyID: kid}},
-		(&jose.SignerOptions{}).WithType("JWT"))
+		(&jose.SignerOptions{}).WithType(jose.ContentType(typ)))
 	if err != nil {
 		return "", err
 	}
@@ -194,32 +194,36 @@ func (s *Service) sign(ctx context.Context, tx *meta.Tx, payload []byte) (string
 	return jws.CompactSerialize()
 }
 
-// verify checks a compact JWS: ES256 only, by a live key named in it. Errors: InvalidToken.
-func (s *Service) verify(ctx context.Context, tx *meta.Tx, token string) ([]byte, error) {
+// verify checks a compact JWS of a type: ES256 only, by a live key named in it. It gives the payload and the key's id. Errors: InvalidToken.
+func (s *Service) verify(ctx context.Context, tx *meta.Tx, token, typ string) ([]byte, string, error) {
 	if len(token) > 16<<10 {
-		return nil, errToken("is too long to be one of this installation's")
+		return nil, "", errToken("is too long to be one of this installation's")
 	}
 	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
-		return nil, errToken("can't be read").Because(err)
+		return nil, "", errToken("can't be read").Because(err)
 	}
-	kid := jws.Signatures[0].Header.KeyID
+	header := jws.Signatures[0].Protected
+	kid := header.KeyID
 	if kid == "" {
-		return nil, errToken("names no key")
+		return nil, "", errToken("names no key")
+	}
+	if header.ExtraHeaders[jose.HeaderType] != typ {
+		return nil, "", errToken("is for another purpose")
 	}
 	set, err := s.live(ctx, tx, kid)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	key := set.keys[kid]
 	if key == nil {
-		return nil, errToken("is signed by a key that is not live any more")
+		return nil, "", errToken("is signed by a key that is not live any more")
 	}
 	payload, err := jws.Verify(&key.PublicKey)
 	if err != nil {
-		return nil, errToken("has a wrong signature").Because(err)
+		return nil, "", errToken("has a wrong signature").Because(err)
 	}
-	return payload, nil
+	return payload, kid, nil
 }
 
 func errToken(what string) *fault.Fault {

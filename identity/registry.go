@@ -11,7 +11,6 @@ import (
 	"errors"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
@@ -120,7 +119,7 @@ func (s *Service) IssueRegistryRefresh(ctx context.Context, tx *meta.Tx, row met
 	}
 	cl := registryClaims(row, c, grantRefresh)
 	cl.Rights, cl.Roles = rights, []string{}
-	return s.issue(ctx, tx, cl, RegistryTokenLife)
+	return s.issue(ctx, tx, typeRegistry, cl, RegistryTokenLife)
 }
 
 func registryClaims(row meta.RegistryRow, c Caller, grant string) claims {
@@ -148,7 +147,7 @@ func (s *Service) IssueAccess(ctx context.Context, tx *meta.Tx, row meta.Registr
 	}
 	cl := registryClaims(row, c, grantAccess)
 	cl.Access = granted
-	token, err := s.issue(ctx, tx, cl, RegistryAccessLife)
+	token, err := s.issue(ctx, tx, typeRegistry, cl, RegistryAccessLife)
 	return token, granted, err
 }
 
@@ -179,11 +178,7 @@ func (s *Service) grantAction(tx *meta.Tx, row meta.RegistryRow, c Caller, a Acc
 
 // VerifyRegistryToken finds the caller of a registry's access token, narrowed to its scope. Errors: InvalidToken.
 func (s *Service) VerifyRegistryToken(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, token string) (Caller, error) {
-	c, err := s.registryCaller(ctx, tx, row, token, grantAccess)
-	if err != nil {
-		return Caller{}, err
-	}
-	return c, nil
+	return s.registryCaller(ctx, tx, row, token, grantAccess)
 }
 
 // VerifyRegistryRefresh finds the caller of a registry's refresh token. Errors: InvalidToken.
@@ -192,19 +187,19 @@ func (s *Service) VerifyRegistryRefresh(ctx context.Context, tx *meta.Tx, row me
 }
 
 func (s *Service) registryCaller(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, token, grant string) (Caller, error) {
-	c, err := s.read(ctx, tx, token, issuerRegistry)
+	c, err := s.read(ctx, tx, token, typeRegistry, issuerRegistry)
 	if err != nil {
 		return Caller{}, err
 	}
 	switch {
 	case c.GrantType != grant:
 		return Caller{}, errToken("is for another purpose")
-	case c.Registry != row.ID:
+	case c.Registry != row.ID || c.Audience != row.LoginServer:
 		return Caller{}, errToken("belongs to another registry, or to one that was deleted and made again")
-	case time.Unix(c.IssuedAt, 0).Add(time.Second).Before(row.TokensValidFrom):
+	case c.issued().Before(row.TokensValidFrom):
 		return Caller{}, errToken("was made void")
 	}
-	caller := Caller{ID: c.Subject, Name: c.Subject, Type: c.Kind, Tenant: c.ACRTenant, Issued: time.Unix(c.IssuedAt, 0)}
+	caller := Caller{ID: c.Subject, Name: c.Subject, Type: c.Kind, Tenant: c.ACRTenant, Issued: c.issued()}
 	switch c.Kind {
 	case AdminUser:
 		if _, err := s.adminByPrint(tx, row, c.Password); err != nil {
@@ -230,7 +225,7 @@ func (s *Service) registryCaller(ctx context.Context, tx *meta.Tx, row meta.Regi
 }
 
 // Basic finds the caller of a user name and password at a registry: the null user with a refresh token, the admin user, or a service principal
-// (application id) or user. Errors: InvalidToken.
+// by its application id and a secret. Users log in at the authority. Errors: InvalidToken.
 func (s *Service) Basic(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, user, password string) (Caller, error) {
 	switch {
 	case user == NullUser:

@@ -3,14 +3,16 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
+	"unicode/utf16"
 
 	"github.com/embargo-registry/embargo/meta"
 )
@@ -63,7 +65,22 @@ type claims struct {
 	Registry   string     `json:"registry,omitempty"` // the registry's identity
 	Kind       Type       `json:"kind,omitempty"`
 	Password   string     `json:"password,omitempty"` // the admin password that proved the caller, as a fingerprint
+	// IssuedMicros is iat without its rounding: what is made void within a second is told apart from what was issued after it.
+	IssuedMicros int64 `json:"iat_us"`
+
+	kid string // the key that signed it
 }
+
+// issued is when the token was made.
+func (c claims) issued() time.Time { return meta.FromMicros(c.IssuedMicros) }
+
+// The types of tokens (RFC 7515, typ): a token of one type is never taken for one of another, whatever it says.
+const (
+	typeAccess   = "at+jwt"
+	typeID       = "JWT"
+	typeRefresh  = "rt+jwt"
+	typeRegistry = "acr+jwt"
+)
 
 // acrRights is how the registry's refresh tokens tell what they may be exchanged for.
 type acrRights struct {
@@ -72,47 +89,81 @@ type acrRights struct {
 }
 
 // issue signs claims that hold from now for life.
-func (s *Service) issue(ctx context.Context, tx *meta.Tx, c claims, life time.Duration) (string, error) {
+func (s *Service) issue(ctx context.Context, tx *meta.Tx, typ string, c claims, life time.Duration) (string, error) {
 	now := s.clock()
 	var err error
 	if c.ID, err = s.NewID(); err != nil {
 		return "", err
 	}
 	c.IssuedAt, c.NotBefore, c.Expires = now.Unix(), now.Unix(), now.Add(life).Unix()
+	c.IssuedMicros = meta.Micros(now)
 	payload, err := json.Marshal(c)
 	if err != nil {
 		return "", err
 	}
-	return s.sign(ctx, tx, payload)
+	return s.sign(ctx, tx, typ, plain(payload))
 }
 
-// read verifies a token of one of the issuers and its times. What was verified is remembered by the SHA-256 of its text; times and, by the
-// callers, rows are checked at every use.
-func (s *Service) read(ctx context.Context, tx *meta.Tx, token string, issuers ...string) (claims, error) {
+// plain writes JSON in ASCII without '>', '?', '~' and DEL (json.Marshal has seen to '>'): no group of six bits is then 62 or 63, so that the
+// payload reads the same in base64's two alphabets. The data-plane client for Go reads it in the wrong one.
+func plain(payload []byte) []byte {
+	var b bytes.Buffer
+	for _, r := range string(payload) {
+		switch {
+		case r > 0xffff:
+			hi, lo := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, hi, lo)
+		case r >= 0x7f || r == '?' || r == '~' || r == '>':
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteByte(byte(r))
+		}
+	}
+	return b.Bytes()
+}
+
+// read verifies a token of a type and an issuer, and its times. What was verified is remembered by the SHA-256 of its text; times, the
+// liveness of the key and, by the callers, rows are checked at every use.
+func (s *Service) read(ctx context.Context, tx *meta.Tx, token, typ, issuer string) (claims, error) {
 	key := sha256.Sum256([]byte(token))
-	c, known := s.verified.Get(key)
-	if !known {
-		payload, err := s.verify(ctx, tx, token)
+	c, known := s.verified.Get(verifiedKey{key, typ})
+	if known {
+		set, err := s.live(ctx, tx, c.kid)
+		if err != nil {
+			return claims{}, err
+		}
+		if set.keys[c.kid] == nil {
+			return claims{}, errToken("is signed by a key that is not live any more")
+		}
+	} else {
+		payload, kid, err := s.verify(ctx, tx, token, typ)
 		if err != nil {
 			return claims{}, err
 		}
 		if err := json.Unmarshal(payload, &c); err != nil {
 			return claims{}, errToken("can't be read").Because(err)
 		}
+		c.kid = kid
 	}
 	now := s.clock()
 	switch {
-	case !slices.Contains(issuers, c.Issuer):
+	case c.Issuer != issuer:
 		return claims{}, errToken("is for another purpose")
-	case now.After(time.Unix(c.Expires, 0).Add(leeway)):
+	case !now.Before(time.Unix(c.Expires, 0).Add(leeway)):
 		return claims{}, errToken("has expired")
-	case now.Before(time.Unix(c.NotBefore, 0).Add(-leeway)):
+	case now.Before(time.Unix(max(c.NotBefore, c.IssuedAt), 0).Add(-leeway)):
 		return claims{}, errToken("is not valid yet")
 	}
 	if !known {
-		s.verified.Add(key, c)
+		s.verified.Add(verifiedKey{key, typ}, c)
 	}
 	return c, nil
+}
+
+// verifiedKey is what a verified token is remembered by.
+type verifiedKey struct {
+	sum [32]byte
+	typ string
 }
 
 // Resource is what a token is asked for.
@@ -151,32 +202,32 @@ func (s *Service) IssueARM(ctx context.Context, tenant string, p Principal, audi
 	if p.Type == User {
 		c.IDType, c.UPN, c.UniqueName, c.Name, c.AppID = "user", p.Name, p.Name, p.Name, ""
 	}
-	return s.issue(ctx, nil, c, ARMTokenLife)
+	return s.issue(ctx, nil, typeAccess, c, ARMTokenLife)
 }
 
 // IssueIDToken makes an OpenID Connect id token of a user for a client. issuer is the discovery document's.
 func (s *Service) IssueIDToken(ctx context.Context, tenant, issuer, client string, p Principal) (string, error) {
-	return s.issue(ctx, nil, claims{Subject: p.ID, Issuer: issuer, Audience: client, Version: "2.0", Tenant: tenant, ObjectID: p.ID,
+	return s.issue(ctx, nil, typeID, claims{Subject: p.ID, Issuer: issuer, Audience: client, Version: "2.0", Tenant: tenant, ObjectID: p.ID,
 		UPN: p.Name, UniqueName: p.Name, Preferred: p.Name, Name: p.Name}, ARMTokenLife)
 }
 
 // IssueRefresh makes the authority's refresh token of a principal.
 func (s *Service) IssueRefresh(ctx context.Context, p Principal) (string, error) {
-	return s.issue(ctx, nil, claims{Subject: p.ID, Issuer: issuerRefresh, Audience: issuerRefresh}, RefreshTokenLife)
+	return s.issue(ctx, nil, typeRefresh, claims{Subject: p.ID, Issuer: issuerRefresh, Audience: issuerRefresh}, RefreshTokenLife)
 }
 
 // Refresh finds the principal of the authority's refresh token. Errors: InvalidToken.
 func (s *Service) Refresh(ctx context.Context, tx *meta.Tx, token string) (Principal, error) {
-	c, err := s.read(ctx, tx, token, issuerRefresh)
+	c, err := s.read(ctx, tx, token, typeRefresh, issuerRefresh)
 	if err != nil {
 		return Principal{}, err
 	}
-	return s.alive(tx, c.Subject)
+	return s.alive(tx, c)
 }
 
-// alive reads a principal that a token names: it must be there and enabled now.
-func (s *Service) alive(tx *meta.Tx, id string) (Principal, error) {
-	p, err := s.principal(tx, id)
+// alive reads the principal that a token names: it must be there and enabled now.
+func (s *Service) alive(tx *meta.Tx, c claims) (Principal, error) {
+	p, err := s.principal(tx, c.Subject)
 	switch {
 	case errors.Is(err, meta.ErrNotFound):
 		return p, errToken("names a principal that does not exist any more")
@@ -211,11 +262,11 @@ func (s *Service) armClaims(ctx context.Context, tx *meta.Tx, token string) (cla
 	if err != nil {
 		return claims{}, err
 	}
-	return s.read(ctx, tx, token, issuerARM+tenant+"/")
+	return s.read(ctx, tx, token, typeAccess, issuerARM+tenant+"/")
 }
 
 func (s *Service) principalCaller(tx *meta.Tx, c claims) (Caller, error) {
-	p, err := s.alive(tx, c.Subject)
+	p, err := s.alive(tx, c)
 	if err != nil {
 		return Caller{}, err
 	}
@@ -223,5 +274,5 @@ func (s *Service) principalCaller(tx *meta.Tx, c claims) (Caller, error) {
 	if err != nil {
 		return Caller{}, err
 	}
-	return Caller{ID: p.ID, Name: p.Name, Type: p.Type, Tenant: tenant, AppID: p.AppID, Credential: "token:" + c.ID, Issued: time.Unix(c.IssuedAt, 0)}, nil
+	return Caller{ID: p.ID, Name: p.Name, Type: p.Type, Tenant: tenant, AppID: p.AppID, Credential: "token:" + c.ID, Issued: c.issued()}, nil
 }

@@ -53,11 +53,12 @@ CREATE TABLE principals (
     app_id     TEXT NOT NULL,
     kind       TEXT NOT NULL,
     name       TEXT NOT NULL,
+    name_key   TEXT NOT NULL,
     enabled    BOOLEAN NOT NULL,
     created_us BIGINT NOT NULL
 );
 CREATE UNIQUE INDEX principals_app ON principals (app_id);
-CREATE UNIQUE INDEX principals_name ON principals (name);
+CREATE UNIQUE INDEX principals_name ON principals (name_key);
 CREATE TABLE principal_secrets (
     id         TEXT PRIMARY KEY,
     principal  TEXT NOT NULL,
@@ -67,6 +68,7 @@ CREATE TABLE principal_secrets (
     expires_us BIGINT NOT NULL
 );
 CREATE INDEX principal_secrets_of ON principal_secrets (principal);
+CREATE INDEX principal_secrets_hash ON principal_secrets (hash);
 CREATE TABLE role_definitions (
     id         TEXT PRIMARY KEY,
     scope_key  TEXT NOT NULL,
@@ -83,6 +85,7 @@ CREATE TABLE role_assignments (
     created_us BIGINT NOT NULL
 );
 CREATE INDEX role_assignments_of ON role_assignments (principal);
+CREATE UNIQUE INDEX role_assignments_once ON role_assignments (principal, scope_key, role_id);
 CREATE TABLE signing_keys (
     kid        TEXT PRIMARY KEY,
     sealed     BYTEA NOT NULL,
