@@ -37,6 +37,8 @@ type Import struct {
 	Tags []name.Reference
 	// Untagged are target repositories that get the content without a tag.
 	Untagged []name.Repository
+	// As reads the source, where that is not who asked for the import: the holder of the credentials that came with it.
+	As *identity.Caller
 	// Force lets existing tags be moved; otherwise one that exists fails the whole import.
 	Force bool
 }
@@ -187,12 +189,19 @@ func (p *importer) load(tx *meta.Tx) error {
 }
 
 func (p *importer) passage() passage {
-	return passage{source: p.Source, target: p.Target, repo: p.Image.Repository, caller: p.caller, correlation: p.correlation}
+	return passage{source: p.Source, target: p.Target, repo: p.Image.Repository, caller: p.reader(), correlation: p.correlation}
+}
+
+func (p *importer) reader() identity.Caller {
+	if p.As != nil {
+		return *p.As
+	}
+	return p.caller
 }
 
 // permitted: the caller must be able to pull from the source's repository and to push to each of the target's.
 func (p *importer) permitted(tx *meta.Tx) error {
-	ok, err := p.s.identity.CanRepository(tx, p.caller, p.source, p.Image.Repository, identity.Pull)
+	ok, err := p.s.identity.CanRepository(tx, p.reader(), p.source, p.Image.Repository, identity.Pull)
 	if err != nil {
 		return err
 	}

@@ -184,6 +184,13 @@ func TestImport(t *testing.T) {
 				}
 			}
 			dst.refused(t, 404, "NAME_UNKNOWN", "GET", "/v2/denied/tags/list", nil)
+			// With the source's credentials, their holder reads it and the one who asks writes.
+			pusher, _ := w.principal("pusher", w.id("target"), identity.RoleContributor)
+			admin := identity.Caller{ID: src.name, Name: src.name, Type: identity.AdminUser, Registry: src.row.ID}
+			st := w.imported(registry.Import{Source: src.row.ID, Target: dst.row.ID, Image: ref(t, "lib/app:v1"), Tags: []name.Reference{ref(t, "lent:v1")}, As: &admin}, w.caller(pusher))
+			if st.Status != job.Succeeded {
+				t.Error(st.FaultMessage)
+			}
 		})
 	})
 }
