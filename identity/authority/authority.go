@@ -1,252 +1,250 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package authority is the token authority and the cloud metadata over HTTP: the part of Microsoft's directory that az, the SDKs and
-// Terraform talk to before they talk to the resource manager. It hides the several spellings of the same few endpoints.
+// Package authority is the HTTP side of identity on the management hosts: OpenID discovery, keys, the token endpoint in its three families of
+// paths (/adfs, /{tenant}/oauth2/v2.0, /{tenant}/oauth2), the cloud metadata by which clients find the installation, and the endpoint
+// of managed identities.
 //
-// It promises that every grant proves the client by a secret, and that each attempt is on record. It refuses interactive flows (there
-// is no page to log in on), tokens for resources of others, and tenants that are not this installation's.
+// It hides OAuth's forms, its errors and the differences between the families. It promises that it builds URLs only from a configured name, that a secret
+// stands in no log, answer or record, and that every token given is on record before it is answered, every refusal soon after. It refuses hosts
+// that are not the installation's, tenants that are not its own, audiences that nothing here accepts, and interactive flows.
 package authority
 
 import (
-	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
+	"time"
 
 	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
 )
 
-// Options configure an Authority. All but Log are required.
+// Options configure an Authority. DB, Identity, Audit and Suffix are required.
 type Options struct {
-	Identity *identity.Service
 	DB       *meta.DB
+	Identity *identity.Service
 	Audit    *audit.Log
-	// Suffix is the registries' domain, without a leading dot.
+	// Suffix is the domain of login servers, such as azurecr.localhost.
 	Suffix string
-	Log    *slog.Logger
+	// PublicURL is the scheme and authority that answers build their URLs from, such as https://arm.example.com; "" takes them from each request's Host,
+	// which must then be one of the identity service's hosts.
+	PublicURL string
+	// CloudName is what the cloud is called in the metadata; "" is Embargo. AzureCloud would make az go to Microsoft's authority.
+	CloudName string
+	// Clock is the time; nil is time.Now.
+	Clock func() time.Time
+	// Log gets the causes of 5xx; nil discards.
+	Log *slog.Logger
 }
 
-// Authority answers token requests and metadata. It is safe for concurrent use.
+// Authority serves the authority's paths. It is safe for concurrent use.
 type Authority struct{ o Options }
 
 // New makes an authority.
 func New(o Options) (*Authority, error) {
-	if o.Identity == nil || o.DB == nil || o.Audit == nil || o.Suffix == "" {
-		return nil, errors.New("authority: identity, database, audit log and suffix are needed")
+	if o.DB == nil || o.Identity == nil || o.Audit == nil || o.Suffix == "" {
+		return nil, errors.New("authority: a database, an identity service, an audit log and the suffix of registries are needed")
+	}
+	if o.PublicURL != "" {
+		u, err := url.Parse(o.PublicURL)
+		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" {
+			return nil, fmt.Errorf("authority: %q is not the URL of a host", o.PublicURL)
+		}
+		o.PublicURL = u.Scheme + "://" + u.Host
+	}
+	if o.CloudName == "" {
+		o.CloudName = "Embargo"
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	o.Suffix = strings.Trim(o.Suffix, ".")
 	return &Authority{o}, nil
 }
 
-// adfs is the tenant segment by which clients skip the discovery of Microsoft's own cloud.
-const adfs = "adfs"
-
-// endpoint is a path of the authority: its tenant segment and what is asked of it.
-type endpoint struct {
-	tenant, what string
-	v2           bool
-}
-
-// parse finds the endpoint of a path, in any casing.
-func parse(path string) (endpoint, bool) {
-	p := strings.Trim(strings.ToLower(path), "/")
-	if p == "metadata/endpoints" || p == "msi/token" {
-		return endpoint{what: p}, true
-	}
-	tenant, rest, ok := strings.Cut(p, "/")
-	if !ok {
-		return endpoint{}, false
-	}
-	e := endpoint{tenant: tenant}
-	if cut := strings.TrimPrefix(rest, "v2.0/"); cut != rest {
-		e.v2, rest = true, cut
-	}
-	if strings.Contains(rest, "/v2.0/") {
-		e.v2, rest = true, strings.Replace(rest, "/v2.0/", "/", 1)
-	}
-	switch rest {
-	case ".well-known/openid-configuration", "oauth2/token", "oauth2/authorize", "oauth2/devicecode", "discovery/keys":
-		e.what = rest
-	case "discovery/instance":
-		e.what = rest
-	default:
-		return endpoint{}, false
-	}
-	return e, true
-}
-
-// Serves reports whether the request is the authority's.
+// Serves reports whether a request to a management host is the authority's rather than the resource manager's.
 func (a *Authority) Serves(r *http.Request) bool {
-	_, ok := parse(r.URL.Path)
-	return ok
+	s := name.Segments(strings.ToLower(r.URL.Path))
+	if len(s) == 0 {
+		return false
+	}
+	switch s[0] {
+	case "adfs", "common", "organizations", "consumers", "metadata", "msi":
+		return true
+	}
+	return isGUID(s[0])
 }
 
-// ServeHTTP answers one request that Serves accepts.
+// exchange is one request and its answer.
+type exchange struct {
+	a      *Authority
+	w      http.ResponseWriter
+	r      *http.Request
+	id     string // of the request
+	base   string // scheme and authority
+	tenant string // the installation's
+	family family
+}
+
+// family is the dialect of a path.
+type family int
+
+const (
+	familyADFS family = iota
+	familyV2
+	familyV1
+)
+
+// route is a row of the table: the segments of a path, in lower case, behind the tenant; the family is what the first segment or the path itself says.
+type route struct {
+	path   string
+	family family
+	method string // "" is any
+	do     func(x *exchange) error
+}
+
+// adfs are the paths below /adfs; tenanted those below /{tenant}, /common and /organizations; rooted those below the root.
+var (
+	adfs = []route{
+		{".well-known/openid-configuration", familyADFS, http.MethodGet, (*exchange).discovery},
+		{"oauth2/token", familyADFS, http.MethodPost, (*exchange).token},
+		{"oauth2/authorize", familyADFS, "", (*exchange).interactive},
+		{"oauth2/devicecode", familyADFS, "", (*exchange).interactive},
+		{"discovery/keys", familyADFS, http.MethodGet, (*exchange).keys},
+	}
+	tenanted = []route{
+		{"v2.0/.well-known/openid-configuration", familyV2, http.MethodGet, (*exchange).discovery},
+		{"oauth2/v2.0/token", familyV2, http.MethodPost, (*exchange).token},
+		{"oauth2/v2.0/authorize", familyV2, "", (*exchange).interactive},
+		{"oauth2/v2.0/devicecode", familyV2, "", (*exchange).interactive},
+		{"discovery/v2.0/keys", familyV2, http.MethodGet, (*exchange).keys},
+		{".well-known/openid-configuration", familyV1, http.MethodGet, (*exchange).discovery},
+		{"oauth2/token", familyV1, http.MethodPost, (*exchange).token},
+		{"oauth2/authorize", familyV1, "", (*exchange).interactive},
+		{"oauth2/devicecode", familyV1, "", (*exchange).interactive},
+		{"discovery/keys", familyV1, http.MethodGet, (*exchange).keys},
+		{"discovery/instance", familyV2, http.MethodGet, (*exchange).instance},
+	}
+	rooted = []route{
+		{"metadata/endpoints", familyV2, http.MethodGet, (*exchange).metadata},
+		{"msi/token", familyV1, "", (*exchange).managedIdentity},
+	}
+)
+
+// ServeHTTP answers one request.
 func (a *Authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	e, ok := parse(r.URL.Path)
-	if !ok {
-		a.fail(w, r, fault.New(fault.NotFound, "The authority has no such endpoint."))
-		return
-	}
-	if err := a.serve(w, r, e); err != nil {
-		a.fail(w, r, err)
-	}
-}
-
-func (a *Authority) serve(w http.ResponseWriter, r *http.Request, e endpoint) error {
-	method := http.MethodGet
-	if strings.HasSuffix(e.what, "/token") {
-		method = http.MethodPost
-	}
-	if r.Method != method && (r.Method != http.MethodHead || method != http.MethodGet) && e.what != "msi/token" {
-		w.Header().Set("Allow", method)
-		return fault.New(fault.MethodNotAllowed, "This endpoint takes %s.", method)
-	}
-	if e.tenant != "" {
-		if err := a.ours(r, e.tenant); err != nil {
-			return err
+	x := &exchange{a: a, w: w, r: r}
+	head := w.Header()
+	head.Set("Cache-Control", "no-store, no-cache")
+	head.Set("Pragma", "no-cache")
+	head.Set("X-Content-Type-Options", "nosniff")
+	err := x.begin()
+	if err == nil {
+		head.Set("X-Ms-Request-Id", x.id)
+		if c := r.Header.Get("Client-Request-Id"); isGUID(c) {
+			head.Set("Client-Request-Id", c)
 		}
+		err = x.route()
 	}
-	switch e.what {
-	case "metadata/endpoints":
-		return a.metadata(w, r)
-	case "msi/token":
-		return a.managedIdentity(w, r)
-	case ".well-known/openid-configuration":
-		return a.discovery(w, r, e)
-	case "discovery/keys":
-		keys, err := a.o.Identity.JWKS(r.Context())
-		if err != nil {
-			return err
-		}
-		return answer(w, http.StatusOK, keys)
-	case "discovery/instance":
-		return answer(w, http.StatusOK, map[string]any{
-			"tenant_discovery_endpoint": base(r) + "/" + e.tenant + "/v2.0/.well-known/openid-configuration", "api-version": "1.1",
-			"metadata": []any{map[string]any{"preferred_network": r.Host, "preferred_cache": r.Host, "aliases": []string{r.Host}}},
-		})
-	case "oauth2/token":
-		return a.token(w, r, e)
-	}
-	return refuse("unauthorized_client", 7000218, http.StatusBadRequest,
-		"Interactive log-in is not offered by this installation. Log in as a service principal (az login --service-principal) or with a user name and password.")
-}
-
-// base is the scheme and authority that the client used; the door has checked that the host is the installation's.
-func base(r *http.Request) string { return "https://" + r.Host }
-
-// ours refuses tenants of others.
-func (a *Authority) ours(r *http.Request, tenant string) error {
-	switch tenant {
-	case adfs, "common", "organizations":
-		return nil
-	}
-	own, err := a.tenant(r)
 	if err != nil {
-		return err
+		x.fail(err)
 	}
-	if tenant != own {
-		return refuse("invalid_request", 90002, http.StatusBadRequest, "The tenant '"+clip(tenant)+"' is not here; this installation's is "+own+".")
-	}
-	return nil
 }
 
-func (a *Authority) tenant(r *http.Request) (string, error) {
-	var own string
-	err := a.o.DB.Read(r.Context(), func(tx *meta.Tx) (err error) {
-		own, err = a.o.Identity.Tenant(tx)
+// begin checks the host and finds out what every answer needs.
+func (x *exchange) begin() error {
+	var err error
+	if x.id, err = x.a.o.Identity.NewID(); err != nil {
 		return err
-	})
-	return own, err
-}
-
-// discovery is the OpenID Connect discovery document (OpenID Connect Discovery 1.0, section 3).
-func (a *Authority) discovery(w http.ResponseWriter, r *http.Request, e endpoint) error {
-	root := base(r) + "/" + e.tenant
-	v2 := ""
-	if e.tenant != adfs {
-		v2 = "/v2.0"
 	}
-	issuer := root + v2
-	if e.tenant == "common" || e.tenant == "organizations" {
-		own, err := a.tenant(r)
-		if err != nil {
-			return err
+	x.base = x.a.o.PublicURL
+	own := x.a.o.Identity.OwnHost(x.r.Host)
+	if !own && (x.base == "" || !sameHost(x.base, x.r.Host)) {
+		return fault.New(fault.MisdirectedRequest, "The authority is not served under the host '%s'.", clip(x.r.Host))
+	}
+	if x.base == "" {
+		x.base = "http://" + strings.ToLower(x.r.Host)
+		if x.r.TLS != nil {
+			x.base = "https://" + strings.ToLower(x.r.Host)
 		}
-		issuer = base(r) + "/" + own + v2
 	}
-	return answer(w, http.StatusOK, map[string]any{
-		"issuer":                                issuer,
-		"authorization_endpoint":                root + "/oauth2" + v2 + "/authorize",
-		"token_endpoint":                        root + "/oauth2" + v2 + "/token",
-		"device_authorization_endpoint":         root + "/oauth2" + v2 + "/devicecode",
-		"jwks_uri":                              root + "/discovery" + v2 + "/keys",
-		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "client_secret_basic"},
-		"response_types_supported":              []string{"code", "id_token", "token"},
-		"response_modes_supported":              []string{"query", "fragment", "form_post"},
-		"grant_types_supported":                 []string{"client_credentials", "password", "refresh_token"},
-		"scopes_supported":                      []string{"openid", "profile", "offline_access"},
-		"subject_types_supported":               []string{"pairwise"},
-		"id_token_signing_alg_values_supported": []string{"ES256"},
-		"claims_supported":                      []string{"sub", "iss", "aud", "exp", "iat", "nbf", "oid", "tid", "preferred_username"},
-		"cloud_instance_name":                   r.Host,
+	return x.a.o.DB.Read(x.r.Context(), func(tx *meta.Tx) error {
+		x.tenant, err = x.a.o.Identity.Tenant(tx)
+		return err
 	})
 }
 
-// metadata describes the cloud, in the shape that the api-version asks: a flat object before 2018, a list before 2022-09-01, then an object.
-func (a *Authority) metadata(w http.ResponseWriter, r *http.Request) error {
-	arm := base(r)
-	v := r.URL.Query().Get("api-version")
-	if v < "2018" {
-		return answer(w, http.StatusOK, map[string]any{
-			"galleryEndpoint": arm + "/", "graphEndpoint": arm + "/graph/", "portalEndpoint": arm + "/",
-			"authentication": map[string]any{"loginEndpoint": arm + "/" + adfs, "audiences": []string{arm + "/"}},
-		})
+// route finds the row of the path.
+func (x *exchange) route() error {
+	s := name.Segments(strings.ToLower(x.r.URL.Path))
+	if len(s) < 2 {
+		return x.unknown()
 	}
-	cloud := map[string]any{
-		"name": "Embargo", "resourceManager": arm, "portal": arm + "/", "gallery": arm + "/", "sqlManagement": arm + "/", "batch": arm + "/", "media": arm + "/",
-		"graph": arm + "/graph/", "graphAudience": arm + "/graph/", "microsoftGraphResourceId": arm + "/graph/", "activeDirectoryDataLake": arm + "/",
-		"logAnalyticsResourceId": arm + "/loganalytics", "appInsightsResourceId": arm + "/appinsights", "vmImageAliasDoc": arm + "/aliases.json",
-		"synapseAnalyticsResourceId": arm + "/synapse", "attestationResourceId": arm + "/attestation",
-		"suffixes": map[string]any{
-			"acrLoginServer": a.o.Suffix, "keyVaultDns": "vault.localhost", "storage": "core.localhost", "sqlServerHostname": "database.localhost",
-			"azureDataLakeStoreFileSystem": "azuredatalakestore.localhost", "azureDataLakeAnalyticsCatalogAndJob": "azuredatalakeanalytics.localhost",
-			"mysqlServerEndpoint": "mysql.database.localhost", "postgresqlServerEndpoint": "postgres.database.localhost",
-			"mariadbServerEndpoint": "mariadb.database.localhost", "mhsmDns": "managedhsm.localhost", "synapseAnalytics": "dev.synapse.localhost",
-			"storageSyncEndpointSuffix": "afs.localhost", "attestationEndpoint": "attest.localhost", "azureFrontDoorEndpointSuffix": "azurefd.localhost",
-		},
+	rest := strings.Join(s[1:], "/")
+	switch first := s[0]; {
+	case first == "adfs":
+		return x.find(adfs, rest)
+	case first == x.tenant, first == "common", first == "organizations":
+		return x.find(tenanted, rest)
+	case first == "consumers", isGUID(first):
+		return refused(http.StatusBadRequest, "invalid_tenant", 90002, "The tenant '%s' is not this installation's. Its tenant is the one that credentials.json names.", clip(first))
 	}
-	if v < "2022-09-01" {
-		cloud["authentication"] = map[string]any{"loginEndpoint": arm + "/" + adfs, "audiences": []string{arm + "/"}, "tenant": adfs, "identityProvider": "ADFS"}
-		return answer(w, http.StatusOK, []any{cloud})
-	}
-	cloud["authentication"] = map[string]any{"loginEndpoint": arm, "audiences": []string{arm + "/", arm}, "tenant": "common", "identityProvider": "AAD"}
-	return answer(w, http.StatusOK, cloud)
+	return x.find(rooted, strings.Join(s, "/"))
 }
 
-func answer(w http.ResponseWriter, status int, body any) error {
-	b, err := json.Marshal(body)
-	if err != nil {
-		return err
+func (x *exchange) find(table []route, path string) error {
+	for _, row := range table {
+		if row.path != path {
+			continue
+		}
+		if row.method != "" && x.r.Method != row.method && (row.method != http.MethodGet || x.r.Method != http.MethodHead) {
+			x.w.Header().Set("Allow", row.method)
+			return refused(http.StatusMethodNotAllowed, "invalid_request", 900561, "This endpoint takes %s requests, not %s.", row.method, clip(x.r.Method))
+		}
+		x.family = row.family
+		return row.do(x)
 	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	_, _ = w.Write(b) // a client that has gone needs no answer
-	return nil
+	return x.unknown()
 }
 
+func (x *exchange) unknown() error {
+	return refused(http.StatusNotFound, "invalid_request", 90020, "The authority serves nothing at '%s'.", clip(x.r.URL.Path))
+}
+
+// sameHost reports whether a URL is of the host, port included.
+func sameHost(base, host string) bool {
+	u, err := url.Parse(base)
+	return err == nil && strings.EqualFold(u.Host, host)
+}
+
+// isGUID reports whether s has the form of a UUID, in any case.
+func isGUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i, c := range []byte(s) {
+		dash := i == 8 || i == 13 || i == 18 || i == 23
+		hexed := c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+		if dash != (c == '-') || !dash && !hexed {
+			return false
+		}
+	}
+	return true
+}
+
+// clip makes a client's text fit for a message and a record.
 func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "…"
+	if len(s) > 128 {
+		s = s[:128] + "…"
 	}
-	return s
+	return strings.ToValidUTF8(s, "?")
 }
