@@ -255,14 +255,17 @@ func TestNetworkFirst(t *testing.T) {
 		m := h.image("app", "v1", "a")
 		token := w.token(h, "repository:app:pull")
 		h.publicly().as(token).do(200, "GET", "/v2/app/manifests/v1", nil)
-		closed := map[string]func(*meta.RegistryRow){
-			"no public access": func(r *meta.RegistryRow) { r.PublicAccess = false },
-			"another address": func(r *meta.RegistryRow) {
+		for _, closed := range []struct {
+			what   string
+			change func(*meta.RegistryRow)
+		}{
+			{"no public access", func(r *meta.RegistryRow) { r.PublicAccess = false }},
+			{"another address", func(r *meta.RegistryRow) {
 				r.PublicAccess, r.DefaultDeny, r.IPRules = true, true, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
-			},
-		}
-		for what, change := range closed {
-			h.change(change)
+			}},
+		} {
+			what := closed.what
+			h.change(closed.change)
 			for _, by := range []*host{h.publicly(), h.publicly().as(token), h.publicly().as("wrong"), h.publicly().as("")} {
 				var first string
 				for _, c := range []struct{ method, path string }{

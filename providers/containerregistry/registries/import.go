@@ -61,6 +61,7 @@ func (k kind) importImage(tx *arm.Tx, c arm.Call[importRequest]) (job.Spec, erro
 		if caller, err = k.proven(tx, source, cred); err != nil {
 			return job.Spec{}, err
 		}
+		i.As = &caller
 	}
 	may, err := k.o.Identity.CanRepository(tx.Meta(), caller, source, i.Image.Repository, identity.Pull)
 	if err != nil {
