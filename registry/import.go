@@ -422,7 +422,7 @@ func (p *importer) record() (audit.Record, error) {
 	after, err := json.Marshal(map[string]string{"source": p.source.ResourceID, "sourceImage": p.Image.String(), "operation": p.operation})
 	return audit.Record{
 		Kind: audit.Change, Action: actionImport, Outcome: audit.Succeeded, Route: string(egress.Import),
-		Resource: p.target.ResourceID, Registry: p.target.ID, LoginServer: p.target.LoginServer, Epoch: p.target.Epoch,
+		Resource: p.target.ResourceID, Registry: p.Target, LoginServer: p.target.LoginServer, Epoch: p.target.Epoch,
 		Digest: string(p.root.Digest), MediaType: p.root.MediaType, Bytes: p.root.Size,
 		Caller: callerOf(p.caller), Correlation: p.correlation, After: after,
 	}, err
@@ -455,6 +455,9 @@ func (p *importer) ended(err error) error {
 		kind = fault.InvalidParameters // the operation was found: it is what it names that was not
 	}
 	text := fmt.Sprintf("Operation %s failed. Resource %s %s", p.operation, blamed, f.Message)
+	if blamed == "" { // both registries are gone
+		text = fmt.Sprintf("Operation %s failed. %s", p.operation, f.Message)
+	}
 	if r, err := p.record(); err == nil {
 		r.Outcome, r.Reason, r.Rule = audit.Failed, f.Message, f.Kind.ARM()
 		p.s.audit.Note(r)
