@@ -40,6 +40,8 @@ type Options struct {
 	Clock func() time.Time
 	// Log gets what a fence cut; nil discards.
 	Log *slog.Logger
+	// Live reports whether this node may decide at all (its lease); nil is always. While it may not, everything is refused.
+	Live func() bool
 }
 
 // Ask is a wish to let content out.
@@ -67,6 +69,7 @@ type Gate struct {
 	audit *audit.Log
 	clock func() time.Time
 	log   *slog.Logger
+	live  func() bool
 	// shared holds decisions that are on record, so that the ranges of one blob on one connection need one record.
 	shared *lru.Cache[shareKey, string]
 
@@ -96,11 +99,14 @@ func New(o Options) (*Gate, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Live == nil {
+		o.Live = func() bool { return true }
+	}
 	shared, err := lru.New[shareKey, string](1 << 16)
 	if err != nil {
 		return nil, err
 	}
-	return &Gate{db: o.DB, audit: o.Audit, clock: o.Clock, log: o.Log, shared: shared, wards: map[string]*ward{}}, nil
+	return &Gate{db: o.DB, audit: o.Audit, clock: o.Clock, log: o.Log, live: o.Live, shared: shared, wards: map[string]*ward{}}, nil
 }
 
 // Decision is a wish that the gate has found allowed, not yet on record. Only Release makes a Grant of it.
@@ -119,6 +125,9 @@ type shareKey struct {
 // Decide judges a wish by the registry's row as tx sees it. A refusal is recorded and comes back as a fault: FirewallDenied,
 // ExportsDisabled, Denied, or NameUnknown when the registry is gone.
 func (g *Gate) Decide(tx *meta.Tx, a Ask) (Decision, error) {
+	if !g.live() {
+		return Decision{}, errStale()
+	}
 	row, err := tx.RegistryByID(a.Registry)
 	if errors.Is(err, meta.ErrNotFound) {
 		return Decision{}, fault.New(fault.NameUnknown, "The registry does not exist any more.").Because(err)
@@ -131,6 +140,11 @@ func (g *Gate) Decide(tx *meta.Tx, a Ask) (Decision, error) {
 		return Decision{}, err
 	}
 	return Decision{ask: a, row: row, valid: true}, nil
+}
+
+// errStale: a node that can't renew its lease does not know the policy any more.
+func errStale() error {
+	return fault.New(fault.Unavailable, "This node has lost its lease in the database, so it decides nothing. It serves again when the lease is renewed.")
 }
 
 // Release records a decision durably and then gives the Grant. The ranges of one blob that one caller reads on one connection

@@ -74,6 +74,9 @@ func (gr Grant) Open(ctx context.Context, d name.Digest) (*Flow, error) {
 // Begin asks whether the next window of bytes may be handed on. After an error nothing more may be.
 func (f *Flow) Begin(ctx context.Context) error {
 	w := f.ward
+	if !f.g.gate.live() {
+		return errStale()
+	}
 	for {
 		w.mu.Lock()
 		if f.refused != nil {

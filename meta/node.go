@@ -4,6 +4,7 @@ package meta
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -17,22 +18,30 @@ type Lease struct {
 	until atomic.Pointer[time.Time]
 }
 
-// Register enters this node and takes its lease. The table's term is by the database's clock.
+// Register enters this node and takes its lease. It fails while another node of the same database has a valid one: a policy change must stop
+// the readers of every node before it is answered, and this version tells only its own.
 func (db *DB) Register(ctx context.Context, node string, term time.Duration) (*Lease, error) {
 	l := &Lease{db: db, node: node, term: term}
 	return l, l.Renew(ctx)
 }
 
-// Renew prolongs the lease. After a failure the lease ends at its old term.
+// dbNow is the database's clock in microseconds, in SQL.
+func dbNow(tx *Tx) string {
+	if tx.Postgres() {
+		return `CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)`
+	}
+	return `CAST(unixepoch('subsec') * 1000000 AS BIGINT)`
+}
+
+// Renew prolongs the lease, by the database's clock. After a failure the lease ends at its old term.
 func (l *Lease) Renew(ctx context.Context) error {
 	// The process's clock, not Options.Clock: only it has a monotonic reading.
 	asked := time.Now()
 	err := l.db.Write(ctx, func(tx *Tx) error {
-		now := `CAST(unixepoch('subsec') * 1000000 AS BIGINT)`
-		if tx.Postgres() {
-			now = `CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)`
+		if err := l.alone(tx); err != nil {
+			return err
 		}
-		_, err := tx.Exec(`INSERT INTO nodes (id, lease_until, epoch_seen) VALUES ($1, `+now+` + $2, 0)
+		_, err := tx.Exec(`INSERT INTO nodes (id, lease_until, epoch_seen) VALUES ($1, `+dbNow(tx)+` + $2, 0)
  ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until`, l.node, l.term.Microseconds())
 		return err
 	})
@@ -41,6 +50,33 @@ func (l *Lease) Renew(ctx context.Context) error {
 		l.until.Store(&until)
 	}
 	return err
+}
+
+// alone refuses while another node's lease lasts. SQLite needs no such rule: its data directory is locked by one process.
+func (l *Lease) alone(tx *Tx) error {
+	if !tx.Postgres() {
+		return nil
+	}
+	if _, err := tx.Exec(`LOCK TABLE nodes IN EXCLUSIVE MODE`); err != nil {
+		return err
+	}
+	var others int64
+	if err := tx.Row(`SELECT COUNT(*) FROM nodes WHERE id <> $1 AND lease_until > `+dbNow(tx), l.node).Scan(&others); err != nil {
+		return err
+	}
+	if others > 0 {
+		return fmt.Errorf("another embargo is running on this database: several nodes on one database are not supported. Stop it; if it was killed, its lease ends within %v", l.term)
+	}
+	return nil
+}
+
+// Release gives the lease up, so that another node can start at once.
+func (l *Lease) Release(ctx context.Context) error {
+	l.until.Store(nil)
+	return l.db.Write(ctx, func(tx *Tx) error {
+		_, err := tx.Exec(`UPDATE nodes SET lease_until = 0 WHERE id = $1`, l.node)
+		return err
+	})
 }
 
 // Valid reports whether the node may decide now.

@@ -85,6 +85,7 @@ func (s *Server) openRooms(ctx context.Context, doors *network.Doors) error {
 	if r.lease, err = s.db.Register(ctx, node, leaseTerm); err != nil {
 		return err
 	}
+	s.closers = append(s.closers, func() error { return r.lease.Release(context.Background()) })
 	if r.identity, err = identity.New(ctx, identity.Options{DB: s.db, Keyring: s.ring, Hosts: s.hosts.Management(), Clock: s.o.Clock}); err != nil {
 		return err
 	}
@@ -121,7 +122,7 @@ func (s *Server) openRooms(ctx context.Context, doors *network.Doors) error {
 // openProtocols makes what answers: the registry behind its protocol, the resource manager and the authority.
 func (s *Server) openProtocols(doors *network.Doors) error {
 	r := s.rooms
-	gate, err := egress.New(egress.Options{DB: s.db, Audit: r.audit, Clock: s.o.Clock, Log: s.log})
+	gate, err := egress.New(egress.Options{DB: s.db, Audit: r.audit, Clock: s.o.Clock, Log: s.log, Live: r.lease.Valid})
 	if err != nil {
 		return err
 	}

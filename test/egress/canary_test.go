@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/embargo-registry/embargo/meta/metatest"
 	"github.com/embargo-registry/embargo/test/instance"
 )
 
@@ -67,7 +68,7 @@ func (c *cage) held(a instance.Answer) bool {
 
 func each(t *testing.T, fn func(t *testing.T, c *cage)) {
 	t.Helper()
-	for _, kind := range []string{"sqlite", "postgres"} {
+	for _, kind := range metatest.Kinds {
 		t.Run(kind, func(t *testing.T) { fn(t, newCage(t, kind)) })
 	}
 }

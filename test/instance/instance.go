@@ -115,6 +115,24 @@ func New(t testing.TB, kind, config string) *Server {
 	return s
 }
 
+// Copy is another server, not started, on the database of the first, with the installation key of the first and a data directory of its own.
+func Copy(t testing.TB, first *Server, data string) *Server {
+	t.Helper()
+	key, err := os.ReadFile(filepath.Join(first.Data, "installation.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(data, "installation.key"), key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{t: t, Data: data, Database: first.Database}
+	t.Cleanup(s.Kill)
+	return s
+}
+
 func tail(s string, n int) string {
 	if len(s) > n {
 		return s[len(s)-n:]
@@ -167,7 +185,7 @@ func (s *Server) await(before os.FileInfo) error {
 	for time.Now().Before(deadline) {
 		select {
 		case err := <-s.done:
-			s.done <- err
+			s.cmd = nil
 			return fmt.Errorf("embargo ended at its start: %w\n%s", err, tail(s.log.String(), 3000))
 		case <-tick.C:
 		}
@@ -228,8 +246,7 @@ func (s *Server) Kill() {
 		return
 	}
 	_ = s.cmd.Process.Kill() // it may have ended already
-	err := <-s.done
-	s.done <- err
+	<-s.done
 	s.cmd = nil
 }
 
@@ -239,7 +256,6 @@ func (s *Server) Stop() error {
 		return err
 	}
 	err := <-s.done
-	s.done <- err
 	s.cmd = nil
 	return err
 }

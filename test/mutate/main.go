@@ -95,6 +95,7 @@ func sound(only []string) error {
 		slices.Sort(names)
 		names = slices.Compact(names)
 		cmd := exec.Command("go", "test", "-count=1", "-short", "-v", "-run", strings.Join(names, "|"), "./"+pkg)
+		cmd.Env = append(os.Environ(), "EMBARGO_TEST_DATABASES=sqlite")
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%s fails without a mutation: %w\n%s", pkg, err, tail(out))
@@ -144,7 +145,7 @@ func (m mutation) try(root, dir string) (string, error) {
 		return "", fmt.Errorf("the mutation does not compile:\n%s", out)
 	}
 	cmd := exec.Command("go", "test", "-overlay", overlay, "-count=1", "-short", "-run", "^"+m.test+"$", "./"+m.pkg)
-	cmd.Env = append(os.Environ(), "EMBARGO_BUILD_OVERLAY="+overlay)
+	cmd.Env = append(os.Environ(), "EMBARGO_BUILD_OVERLAY="+overlay, "EMBARGO_TEST_DATABASES=sqlite")
 	out, err := cmd.CombinedOutput()
 	var failed *exec.ExitError
 	switch {

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import "github.com/embargo-registry/embargo/egress"
+
+// mutations open each judged route of the register in turn. Where several rules guard one route, the one taken here is the one that the route's
+// own test sees gone.
+var mutations = []mutation{
+	{egress.Pull, "oci/auth.go", "		if ok {\n			continue\n		}", "		if ok || !ok {\n			continue\n		}", "registry", "TestRoles"},
+	{egress.PublicPull, "network/enter.go", "	return denied(p)\n}", "	_ = denied(p)\n	return nil\n}", "registry", "TestNetworkFirst"},
+	{egress.Import, "egress/judge.go", "	if !source.Exports {", "	if !source.Exports && a.To == \"\" {", "test/egress", "TestR4ImportFromLockedSource"},
+	{egress.ExportPipeline, "providers/containerregistry/exportpipelines/exportpipelines.go", `Export.Status == "disabled"`, `Export.Status == "never"`,
+		"test/egress", "TestR5NoPipelineFromLockedRegistry"},
+	{egress.InFlight, "registry/import.go", "		if err := p.s.releaseImport(tx, p.passage(), p.Image.String(), p.root); err != nil {\n			return err\n		}\n", "",
+		"registry", "TestImportStopsAtAFlip"},
+	{egress.ForeignCache, "egress/judge.go", "	if a.To == source.ID {", "	if a.To == source.ID || a.Reference != \"\" {", "test/egress", "TestR4ImportFromLockedSource"},
+	{egress.Mount, "oci/writer.go", "	if err != nil || !allowed {\n		return false, err\n	}\n	return x.s.o.Registry.Mount", "	if err != nil {\n		return false, err\n	}\n	return x.s.o.Registry.Mount",
+		"registry", "TestMountNeedsPullOnSource"},
+	{egress.ForeignDigest, "registry/read.go", " WHERE r.registry = $1 AND r.name = $2 AND l.digest = $3`", " WHERE $1 <> '' AND $2 <> '' AND l.digest = $3 LIMIT 1`",
+		"registry", "TestDigestOfAnotherRepository"},
+	{egress.Referrer, "oci/server.go", `{kindReferrers, "GET", toPull,`, `{kindReferrers, "GET", toEnter,`, "registry", "TestReferrers"},
+	{egress.Names, "oci/server.go", `{kindCatalog, "GET", right{[]string{"*"}, "*"},`, `{kindCatalog, "GET", toEnter,`, "registry", "TestTagsAndCatalog"},
+	{egress.Diagnostics, "server/front.go", `"agent", clip(r.UserAgent()))`, `"agent", clip(r.UserAgent()), "authorization", r.Header.Get("Authorization"))`,
+		"server", "TestRequestLogKeepsSecretsOut"},
+	{egress.AdminUser, "providers/containerregistry/registries/apply.go", "row.AdminEnabled, row.AnonymousPull = p.AdminUserEnabled, p.AnonymousPull",
+		"row.AdminEnabled, row.AnonymousPull = true, p.AnonymousPull", "test/egress", "TestR19AdminUserIsOffUntilEnabled"},
+	{egress.OldToken, "identity/token.go", "	case !p.Enabled:", "	case !p.Enabled && p.ID == \"\":", "test/egress", "TestR20DisabledPrincipalsTokenIsVoid"},
+	{egress.TrustedService, "egress/judge.go", "			if restricted(r) && !r.BypassAzureServices {", "			if restricted(r) && !r.BypassAzureServices && r.ID == \"\" {",
+		"test/egress", "TestR21BypassIsAskedOnBothSides"},
+	{egress.PolicyFlip, "arm/record.go", "	return e.record(tx, rec)\n}\n\n// redacted", "	return nil\n}\n\n// redacted", "test/egress", "TestR22EveryFlipIsRecorded"},
+	{egress.CheckThenStream, "egress/grant.go", "	ctx = context.WithoutCancel(ctx)\n", "	if ctx != nil {\n		return nil\n	}\n", "test/egress", "TestR24FlipCutsWhatIsInFlight"},
+	{egress.StaleNode, "meta/node.go", "	if others > 0 {", "	if others > 1<<20 {", "test/egress", "TestR25SecondNodeIsRefused"},
+	{egress.HostConfusion, "server/front.go", "	case !agree:", "	case !agree && r.Host == \"\":", "server", "TestHostRules"},
+	{egress.Weakening, "identity/registry.go", "	case c.Registry != row.ID || c.Audience != row.LoginServer:", "	case c.Audience != row.LoginServer:", "test/egress", "TestR27RecreatedRegistryIsEmpty"},
+	{egress.SharedStorage, "registry/release.go", "		found, err := blobIn(tx, row.ID, from, d)\n", "		size, _, err := s.blobs.Stat(tx, d)\n		found := oci.Descriptor{Digest: d, Size: size}\n",
+		"test/egress", "TestR11R12R28OtherRegistriesAreStrangers"},
+}
