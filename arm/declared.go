@@ -264,12 +264,3 @@ func compileNamespace(n Namespace) (*provider, error) {
 	return p, nil
 }
 
-// find looks a type up by its path without the namespace.
-func (p *provider) find(path string) *resource {
-	for _, r := range p.types {
-		if strings.EqualFold(r.path(), path) {
-			return r
-		}
-	}
-	return nil
-}
