@@ -100,6 +100,9 @@ func (ds *Doors) Listen(ctx context.Context, address string, o DoorOptions) (*Do
 	if o.MaxHeaderBytes == 0 {
 		o.MaxHeaderBytes = 64 << 10
 	}
+	if o.TLS != nil {
+		o.TLS = o.TLS.Clone() // net/http completes the configuration it is given, each door its own
+	}
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listener %s: %w", o.Zone.Door, err)

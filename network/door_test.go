@@ -299,6 +299,10 @@ func TestProtocolsByServerName(t *testing.T) {
 		}
 		_ = c.Close()
 	}
+	private := h.open(t, DoorOptions{Zone: Zone{Kind: Private, Door: "p", Registry: "mine"}, TLS: PrivateTLS(h.hosts, h.authority, nil)}, h.says())
+	if body, _ := get(t, h.client(""), "https://"+private.Addr().String(), nil); !strings.HasSuffix(body, "|true|HTTP/1.1") {
+		t.Errorf("a private door answered %s", body)
+	}
 	if c, err := tls.Dial("tcp", d.Addr().String(), &tls.Config{ServerName: "localhost", RootCAs: h.authority.Pool(), MaxVersion: tls.VersionTLS11}); err == nil {
 		_ = c.Close()
 		t.Error("TLS 1.1 was accepted")

@@ -125,8 +125,14 @@ func (e *fileEntry) load() error {
 	return nil
 }
 
-// TLS is the server's side of TLS for a door: at least version 1.2, the operator's certificates before the authority's
-// own, and HTTP/2 for the management hosts alone, because the data plane is faster without it. files may be nil.
+// PrivateTLS is TLS for a private door: it serves content alone, so it speaks HTTP/1.1 whatever name is asked for.
+func PrivateTLS(hosts Hosts, authority *Authority, files *Files) *tls.Config {
+	c, _ := TLS(hosts, authority, files).GetConfigForClient(&tls.ClientHelloInfo{ServerName: hosts.LoginServer("any")})
+	return c
+}
+
+// TLS is the server's side of TLS for a public door: at least version 1.2, the operator's certificates before the
+// authority's own, and HTTP/2 for the management hosts alone, because the data plane is faster without it. files may be nil.
 func TLS(hosts Hosts, authority *Authority, files *Files) *tls.Config {
 	get := func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if files != nil {

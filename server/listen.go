@@ -17,8 +17,8 @@ const (
 	doorAdmin  = "admin"
 )
 
-// bind opens all listeners, the public one first. TLS is configured later, through the indirection of late: certificates
-// need the database, and the database's dialer must know the listeners.
+// bind opens all listeners, the public one first. TLS is configured late: certificates need the
+// database, and the database's dialer must know the listeners.
 func (s *Server) bind(ctx context.Context) (*network.Doors, error) {
 	doors, err := network.NewDoors(nil)
 	if err != nil {
@@ -34,10 +34,7 @@ func (s *Server) bind(ctx context.Context) (*network.Doors, error) {
 		s.closers = append(s.closers, func() error { return door.Shutdown(context.Background()) })
 		return nil
 	}
-	secure := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
-		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			return s.tls.GetConfigForClient(hello)
-		}}
+	secure := late(func() *tls.Config { return s.tls }, "h2", "http/1.1")
 	if err := open(s.o.Listen, network.DoorOptions{Zone: network.Zone{Kind: network.Public, Door: doorPublic}, TLS: secure}); err != nil {
 		return nil, err
 	}
@@ -61,11 +58,23 @@ func (s *Server) bind(ctx context.Context) (*network.Doors, error) {
 		}
 		o := network.DoorOptions{Zone: network.Zone{Kind: network.Private, Door: name, Registry: p.Registry}, Terminated: p.TLSTerminated}
 		if p.TLS {
-			o.TLS = secure
+			o.TLS = late(func() *tls.Config { return s.privateTLS }, "http/1.1")
 		}
 		if err := open(p.Address, o); err != nil {
 			return nil, fmt.Errorf("private listener for the registry %s: %w", p.Registry, err)
 		}
 	}
 	return doors, nil
+}
+
+// late is a configuration that is looked up at each handshake.
+func late(now func() *tls.Config, protocols ...string) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: protocols,
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			c := now()
+			if c.GetConfigForClient == nil {
+				return c, nil
+			}
+			return c.GetConfigForClient(hello)
+		}}
 }

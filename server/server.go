@@ -38,8 +38,9 @@ type Server struct {
 	db    *meta.DB
 	ring  *meta.Keyring
 	ca    *network.Authority
-	tls   *tls.Config
-	rooms *rooms
+	// tls and privateTLS are what late looks up at each handshake: they exist only after the doors.
+	tls, privateTLS *tls.Config
+	rooms           *rooms
 
 	listeners []*listener
 	welcome   Welcome
@@ -128,7 +129,7 @@ func (s *Server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.tls = network.TLS(s.hosts, s.ca, files)
+	s.tls, s.privateTLS = network.TLS(s.hosts, s.ca, files), network.PrivateTLS(s.hosts, s.ca, files)
 	if err := s.openRooms(ctx, doors); err != nil {
 		return err
 	}
