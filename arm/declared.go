@@ -263,4 +263,3 @@ func compileNamespace(n Namespace) (*provider, error) {
 	}
 	return p, nil
 }
-
