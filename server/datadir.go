@@ -51,7 +51,7 @@ func openDataDir(path string) (*dataDir, error) {
 		}
 		return nil, fmt.Errorf("the data directory %s could not be locked: %w", path, err)
 	}
-	if err := lock.Truncate(0); err == nil {
+	if err = lock.Truncate(0); err == nil {
 		_, err = lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {
