@@ -133,6 +133,8 @@ func TestTagsAndCatalog(t *testing.T) {
 		}
 		h.refused(t, 404, "NAME_UNKNOWN", "GET", "/v2/absent/tags/list", nil)
 
+		// The catalog needs its own scope.
+		h.as(w.token(h, "repository:app:pull,push,delete")).refused(t, 401, "UNAUTHORIZED", "GET", "/v2/_catalog", nil)
 		h.image("zeta/b", "v1", "z")
 		h.image("a-b", "v1", "z")
 		h.image("a/b", "v1", "z")
@@ -232,6 +234,8 @@ func TestReferrers(t *testing.T) {
 			}
 		}
 		h.refused(t, 400, "DIGEST_INVALID", "GET", "/v2/app/referrers/v1", nil)
+		// Referrers are read by those who may read the repository.
+		h.as(w.token(h, "repository:app:push")).refused(t, 401, "UNAUTHORIZED", "GET", "/v2/app/referrers/"+absent, nil)
 		// The subject may come later, and without artifactType the config's media type stands for it.
 		h.blob("app", []byte("{}"))
 		m := imageOf(`,"subject":`+descriptor(mediaImage, []byte("nothing")), []byte("{}"))
