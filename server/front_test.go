@@ -133,8 +133,8 @@ func TestPanics(t *testing.T) {
 		switch r.URL.Path {
 		case "/early":
 			w.Header().Set("Docker-Content-Digest", "sha256:secret")
-			var none []string
-			_ = none[len("secret text")]
+			fill := func(m map[string]int) { m["secret text"] = 1 }
+			fill(nil)
 		case "/late":
 			w.Header().Set("Content-Length", "100")
 			_, _ = io.WriteString(w, "half")

@@ -15,7 +15,7 @@ var mutations = []mutation{
 	{egress.InFlight, "registry/import.go", "		if err := p.s.releaseImport(tx, p.passage(), p.Image.String(), p.root); err != nil {\n			return err\n		}\n", "",
 		"registry", "TestImportStopsAtAFlip"},
 	{egress.ForeignCache, "egress/judge.go", "	if a.To == source.ID {", "	if a.To == source.ID || a.Reference != \"\" {", "test/egress", "TestR4ImportFromLockedSource"},
-	{egress.Mount, "oci/writer.go", "	if err != nil || !allowed {\n		return false, err\n	}\n	return x.s.o.Registry.Mount", "	if err != nil {\n		return false, err\n	}\n	return x.s.o.Registry.Mount",
+	{egress.Mount, "oci/writer.go", "	if err != nil || !allowed {\n		return false, err\n	}\n	return x.s.o.Registry.Mount", "	if err != nil || !allowed && from == \"\" {\n		return false, err\n	}\n	return x.s.o.Registry.Mount",
 		"registry", "TestMountNeedsPullOnSource"},
 	{egress.ForeignDigest, "registry/read.go", " WHERE r.registry = $1 AND r.name = $2 AND l.digest = $3`", " WHERE $1 <> '' AND $2 <> '' AND l.digest = $3 LIMIT 1`",
 		"registry", "TestDigestOfAnotherRepository"},
