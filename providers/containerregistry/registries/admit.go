@@ -30,13 +30,13 @@ func admit(w arm.World, c arm.Change[document]) []*fault.Fault {
 	}
 	p := &c.Want.Properties
 	var faults []*fault.Fault
+	if p.Policies.Export.Status == disabled {
+		faults = admitDisabled(w, c)
+	}
 	if p.PublicAccess == "Disabled" && c.Want.SKU.Name != premium {
 		faults = append(faults, fault.New(fault.DisablingPublicNetworkNotSupported,
 			"Disabling public network access is not supported for the SKU %s. For more information, please visit https://aka.ms/acr/private-link.", c.Want.SKU.Name).
 			At("properties.publicNetworkAccess"))
-	}
-	if p.Policies.Export.Status == disabled {
-		faults = append(faults, admitDisabled(w, c)...)
 	}
 	return append(faults, admitRules(p.NetworkRuleSet)...)
 }
@@ -64,13 +64,13 @@ func admitDisabled(w arm.World, c arm.Change[document]) []*fault.Fault {
 		faults = append(faults, f.At("properties.publicNetworkAccess"))
 	}
 	if pipelines := w.Children(c.ID, Pipelines); !was && len(pipelines) > 0 {
-		var names []string
+		var names, ids []string
 		for _, it := range pipelines {
-			names = append(names, "'"+it.ID.Name()+"'")
+			names, ids = append(names, "'"+it.ID.Name()+"'"), append(ids, it.ID.String())
 		}
 		faults = append(faults, fault.New(fault.BadRequest,
 			"Disabling exports of the registry '%s' is not supported because it has export pipelines: %s. Delete them first: az resource delete --ids %s",
-			name, strings.Join(names, ", "), pipelines[0].ID.String()).At(exportsPath))
+			name, strings.Join(names, ", "), strings.Join(ids, " ")).At(exportsPath))
 	}
 	return faults
 }
@@ -83,7 +83,7 @@ func admitRules(set *networkRuleSet) []*fault.Fault {
 	var faults []*fault.Fault
 	for i, r := range set.IPRules {
 		if _, err := prefix(r.Value); err != nil {
-			faults = append(faults, fault.New(fault.InvalidParameter, "The IP rule %q is no IPv4 address or CIDR range such as 203.0.113.0/24.", r.Value).
+			faults = append(faults, fault.New(fault.InvalidParameter, "The IP rule %q is no IPv4 address, and no CIDR range of IPv4 that ends in zero bits, such as 203.0.113.0/24.", r.Value).
 				At(fmt.Sprintf("properties.networkRuleSet.ipRules[%d].value", i)))
 		}
 	}

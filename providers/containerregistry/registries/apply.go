@@ -36,7 +36,7 @@ type kind struct{ o Options }
 // apply fills what the server sets and keeps the projection row, in the change's transaction; before the answer, the fence.
 func (k kind) apply(tx *arm.Tx, c arm.Change[document]) error {
 	row, err := tx.Meta().RegistryByResource(c.ID.String())
-	if err != nil && !errors.Is(err, meta.ErrNotFound) {
+	if err != nil && (c.Was != nil && c.Want != nil || !errors.Is(err, meta.ErrNotFound)) {
 		return err
 	}
 	if c.Want == nil {
@@ -45,6 +45,7 @@ func (k kind) apply(tx *arm.Tx, c arm.Change[document]) error {
 	if err := k.fill(tx, c); err != nil {
 		return err
 	}
+	k.remark(tx, c)
 	want := k.project(c, row)
 	if c.Was == nil {
 		want.ID = tx.NewID()
@@ -56,7 +57,6 @@ func (k kind) apply(tx *arm.Tx, c arm.Change[document]) error {
 	if err != nil {
 		return err
 	}
-	k.remark(tx, c)
 	tx.AfterCommit(func(ctx context.Context) error { return k.o.Fence(ctx, want.ID, epoch) })
 	return nil
 }
@@ -81,7 +81,7 @@ func (k kind) fill(tx *arm.Tx, c arm.Change[document]) error {
 	p.ProvisioningState = "Succeeded"
 	if c.Was == nil {
 		p.CreationDate = c.Now
-		label, err := k.label(tx, c)
+		label, err := k.label(tx, c.ID.Name(), c.Want.Properties.NameScope, c.ID.Subscription(), c.ID.ResourceGroup())
 		if err != nil {
 			return err
 		}
@@ -110,11 +110,11 @@ func (k kind) fill(tx *arm.Tx, c arm.Change[document]) error {
 	return nil
 }
 
-// label is the first label of the login server: the name, and a hash of the scope within which the name may be used again.
-func (k kind) label(tx *arm.Tx, c arm.Change[document]) (string, error) {
-	label := strings.ToLower(c.ID.Name())
+// label is the first label of a registry's login server: its name, and a hash of the scope within which the name may be used again.
+func (k kind) label(tx *arm.Tx, registry, scope, subscription, group string) (string, error) {
+	label := strings.ToLower(registry)
 	salt := ""
-	switch c.Want.Properties.NameScope {
+	switch scope {
 	case "TenantReuse":
 		tenant, err := k.o.Identity.Tenant(tx.Meta())
 		if err != nil {
@@ -122,9 +122,9 @@ func (k kind) label(tx *arm.Tx, c arm.Change[document]) (string, error) {
 		}
 		salt = tenant
 	case "SubscriptionReuse":
-		salt = name.Subscription(c.ID.Subscription()).Key()
+		salt = name.Subscription(subscription).Key()
 	case "ResourceGroupReuse":
-		salt = name.Group(c.ID.Subscription(), c.ID.ResourceGroup()).Key()
+		salt = name.Group(subscription, group).Key()
 	case "NoReuse":
 		salt = tx.NewID()
 	default:
@@ -177,20 +177,21 @@ func same(a, b meta.RegistryRow) bool {
 		a.AbacMode == b.AbacMode && a.ArmTokens == b.ArmTokens && a.DataEndpoint == b.DataEndpoint
 }
 
-// remark notes in the change's record what stays open inside the network when exports become disabled.
+// remark notes in the change's record what is open inside the network while exports are disabled, at the change that makes it so.
 func (k kind) remark(tx *arm.Tx, c arm.Change[document]) {
-	p := &c.Want.Properties
-	if p.Policies.Export.Status != disabled || c.Was != nil && c.Was.Properties.Policies.Export.Status == disabled {
+	if c.Want.Properties.Policies.Export.Status != disabled {
 		return
 	}
+	sealed := c.Was != nil && c.Was.Properties.Policies.Export.Status == disabled
 	for _, open := range []struct {
-		is   bool
+		is   func(p *properties) bool
 		what string
 	}{
-		{p.AnonymousPull, "anonymous pull is on"}, {p.AdminUserEnabled, "the admin user is on"},
-		{p.Bypass == "AzureServices", "networkRuleBypassOptions is AzureServices"},
+		{func(p *properties) bool { return p.AnonymousPull }, "anonymous pull is on"},
+		{func(p *properties) bool { return p.AdminUserEnabled }, "the admin user is on"},
+		{func(p *properties) bool { return p.Bypass == "AzureServices" }, "networkRuleBypassOptions is AzureServices"},
 	} {
-		if open.is {
+		if open.is(&c.Want.Properties) && !(sealed && open.is(&c.Was.Properties)) {
 			tx.Remark("Exports are disabled while " + open.what + ".")
 		}
 	}

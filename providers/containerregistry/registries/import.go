@@ -166,6 +166,9 @@ func (k kind) byURI(tx *arm.Tx, c arm.Call[importRequest]) (meta.RegistryRow, er
 		return row, fault.New(fault.NotSupported,
 			"The source '%s' is not a registry of this installation. Importing from elsewhere is not supported: push the image to this registry instead, for example with 'skopeo copy'.", host).At("source.registryUri")
 	}
+	if c.Body.Source.Credentials != nil {
+		return row, nil // they are asked instead of the caller's own rights
+	}
 	id, err := name.ParseResourceID(row.ResourceID)
 	if err != nil {
 		return row, err

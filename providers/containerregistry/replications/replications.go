@@ -5,6 +5,7 @@
 package replications
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/embargo-registry/embargo/arm"
@@ -41,7 +42,7 @@ func Type() arm.Resource {
 		Rows: &arm.Rows[document]{
 			Get: func(tx *arm.Tx, id name.ResourceID) (*document, error) {
 				row, err := tx.Meta().RegistryByResource(id.Parent().String())
-				if err == meta.ErrNotFound || err == nil && !strings.EqualFold(row.Location, id.Name()) {
+				if errors.Is(err, meta.ErrNotFound) || err == nil && !strings.EqualFold(row.Location, id.Name()) {
 					return nil, nil
 				}
 				if err != nil {
@@ -50,25 +51,38 @@ func Type() arm.Resource {
 				d := home(row)
 				return &d, nil
 			},
-			List: func(tx *arm.Tx, scope name.ResourceID, _ string) ([]arm.Row[document], error) {
-				rows, err := tx.Meta().Registries()
-				if err != nil {
-					return nil, err
-				}
-				var out []arm.Row[document]
-				for _, row := range rows {
-					id, err := name.ParseResourceID(row.ResourceID)
-					if err != nil {
-						return nil, err
-					}
-					if id.Within(scope) {
-						out = append(out, arm.Row[document]{ID: id.Child("replications", row.Location), Doc: home(row)})
-					}
-				}
-				return out, nil
-			},
+			List: list,
 		},
 	}
+}
+
+// list reads the one registry of its scope, which is how clients ask, or all below it.
+func list(tx *arm.Tx, scope name.ResourceID, _ string) ([]arm.Row[document], error) {
+	var rows []meta.RegistryRow
+	var err error
+	if scope.IsResource() {
+		var row meta.RegistryRow
+		if row, err = tx.Meta().RegistryByResource(scope.String()); errors.Is(err, meta.ErrNotFound) {
+			return nil, nil
+		}
+		rows = []meta.RegistryRow{row}
+	} else {
+		rows, err = tx.Meta().Registries()
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []arm.Row[document]
+	for _, row := range rows {
+		id, err := name.ParseResourceID(row.ResourceID)
+		if err != nil {
+			return nil, err
+		}
+		if id.Within(scope) {
+			out = append(out, arm.Row[document]{ID: id.Child("replications", row.Location), Doc: home(row)})
+		}
+	}
+	return out, nil
 }
 
 // home is the replication that every registry has.
