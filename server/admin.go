@@ -29,6 +29,7 @@ type adminSocket struct {
 	path   string
 	rooms  *rooms
 	db     *meta.DB
+	dir    *dataDir
 	log    *slog.Logger
 	ending context.CancelFunc
 }
@@ -55,7 +56,7 @@ func (s *Server) openAdminSocket(ctx context.Context) (*adminSocket, error) {
 		return nil, err
 	}
 	base, cancel := context.WithCancel(context.Background())
-	a := &adminSocket{ln: ln, path: s.dir.file("admin.sock"), rooms: s.rooms, db: s.db, log: s.log, ending: cancel}
+	a := &adminSocket{ln: ln, path: s.dir.file("admin.sock"), rooms: s.rooms, db: s.db, dir: s.dir, log: s.log, ending: cancel}
 	a.server = &http.Server{Handler: http.HandlerFunc(a.serve), ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return base },
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}

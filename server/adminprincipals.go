@@ -112,7 +112,20 @@ func (a *adminSocket) changePrincipal(r *http.Request, verb, ref string) (any, e
 		}
 		return a.record(tx, verb, p)
 	})
+	if made, ok := out.(withSecret); ok && err == nil {
+		err = a.keep(made)
+	}
 	return out, err
+}
+
+// keep writes a new secret of the principal that credentials.json is about into that file.
+func (a *adminSocket) keep(made withSecret) error {
+	c, err := a.dir.readCredentials()
+	if err != nil || c.ClientID != made.AppID {
+		return err
+	}
+	c.ClientSecret = made.Secret
+	return a.dir.writeCredentials(c)
 }
 
 // record puts a change of a principal on record.

@@ -43,12 +43,15 @@ func (p printed) check() error {
 	return usage("argument --output/-o: %q is not one of %s", p.format, strings.Join(shape.Formats(), ", "))
 }
 
+// login is what the flags of `embargo login` say.
+type login struct {
+	servicePrincipal                                    bool
+	user, password, tenant, file, url, ca, subscription string
+}
+
 func loginCommand() *cobra.Command {
-	var (
-		p                                         printed
-		servicePrincipal                          bool
-		user, password, tenant, file, url, ca, id string
-	)
+	var p printed
+	var l login
 	c := &cobra.Command{
 		Use:   "login",
 		Short: "Log in to an installation",
@@ -57,76 +60,28 @@ func loginCommand() *cobra.Command {
 		Args: noArgs,
 	}
 	f := c.Flags()
-	f.BoolVar(&servicePrincipal, "service-principal", false, "The credential is a service principal's")
-	f.StringVarP(&user, "username", "u", "", "User name, or a service principal's client id")
-	f.StringVarP(&password, "password", "p", "", "Password or client secret; '-' reads a line from standard input")
-	f.StringVarP(&tenant, "tenant", "t", "", "Tenant id")
-	f.StringVar(&file, "credentials", "", "Credentials file (default embargo-data/credentials.json)")
-	f.StringVar(&url, "resource-manager", "", "URL of the resource manager, e.g. https://localhost:8443")
-	f.StringVar(&ca, "ca-file", "", "Certificate authority to trust (PEM)")
-	f.StringVar(&id, "subscription", "", "Subscription id (default: the first one the login may see)")
+	f.BoolVar(&l.servicePrincipal, "service-principal", false, "The credential is a service principal's")
+	f.StringVarP(&l.user, "username", "u", "", "User name, or a service principal's client id")
+	f.StringVarP(&l.password, "password", "p", "", "Password or client secret; '-' reads a line from standard input")
+	f.StringVarP(&l.tenant, "tenant", "t", "", "Tenant id")
+	f.StringVar(&l.file, "credentials", "", "Credentials file (default embargo-data/credentials.json)")
+	f.StringVar(&l.url, "resource-manager", "", "URL of the resource manager, e.g. https://localhost:8443")
+	f.StringVar(&l.ca, "ca-file", "", "Certificate authority to trust (PEM)")
+	f.StringVar(&l.subscription, "subscription", "", "Subscription id (default: the first one the login may see)")
 	p.flags(f, "json")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := p.check(); err != nil {
 			return err
 		}
-		if servicePrincipal && user == "" {
-			return usage("the following argument is required with --service-principal: --username/-u")
-		}
-		named := file != ""
-		if !named {
-			file = filepath.Join("embargo-data", "credentials.json")
-		}
-		known, err := armclient.ReadCredentials(file)
-		if err != nil && (named || (url == "" || user == "")) {
-			return fmt.Errorf("no installation is known: give --credentials, or --resource-manager with --username and --password (%w)", err)
-		}
-		s := &armclient.Session{ResourceManager: known.ResourceManager, ActiveDirectory: known.ActiveDirectory, TenantID: known.TenantID, SubscriptionID: known.SubscriptionID}
-		if url != "" {
-			s.ResourceManager, s.ActiveDirectory = strings.TrimSuffix(url, "/"), strings.TrimSuffix(url, "/")+"/adfs"
-			if url != known.ResourceManager {
-				s.SubscriptionID = ""
-			}
-		}
-		if ca == "" {
-			ca = known.CAFile
-		}
-		if ca != "" {
-			pem, err := os.ReadFile(ca)
-			if err != nil {
-				return err
-			}
-			s.CA = string(pem)
-		}
-		if tenant != "" {
-			s.TenantID = tenant
-		}
-		s.User, s.Kind = user, "user"
-		if servicePrincipal || user == "" {
-			s.Kind = "servicePrincipal"
-		}
-		secret := password
-		switch {
-		case user == "":
-			s.User, secret = known.ClientID, known.ClientSecret
-			if secret == "" {
-				return fmt.Errorf("%s holds no secret: give --service-principal --username --password, or make a new secret with 'embargo principal rotate'", file)
-			}
-			if s.CredentialsFile, err = filepath.Abs(file); err != nil {
-				return err
-			}
-		case secret == "-":
-			if secret, err = line(cmd.InOrStdin()); err != nil {
-				return err
-			}
-		case secret == "":
-			return usage("the following argument is required: --password/-p ('-' reads it from standard input)")
+		s, secret, err := l.session(cmd.InOrStdin())
+		if err != nil {
+			return err
 		}
 		if err := s.Login(cmd.Context(), secret); err != nil {
 			return err
 		}
-		if id != "" {
-			s.SubscriptionID = id
+		if l.subscription != "" {
+			s.SubscriptionID = l.subscription
 		}
 		if s.SubscriptionID == "" {
 			if err := first(cmd, s); err != nil {
@@ -144,6 +99,67 @@ func loginCommand() *cobra.Command {
 			"user": map[string]any{"name": s.User, "type": s.Kind}})
 	}
 	return c
+}
+
+// session is where to log in, as the flags and the credentials file say, and the secret to do it with.
+func (l *login) session(in io.Reader) (*armclient.Session, string, error) {
+	if l.servicePrincipal && l.user == "" {
+		return nil, "", usage("the following argument is required with --service-principal: --username/-u")
+	}
+	file := l.file
+	if file == "" {
+		file = filepath.Join("embargo-data", "credentials.json")
+	}
+	known, err := armclient.ReadCredentials(file)
+	if err != nil && (l.file != "" || l.url == "" || l.user == "") {
+		return nil, "", fmt.Errorf("no installation is known: give --credentials, or --resource-manager with --username and --password (%w)", err)
+	}
+	s := &armclient.Session{ResourceManager: known.ResourceManager, ActiveDirectory: known.ActiveDirectory, TenantID: known.TenantID, SubscriptionID: known.SubscriptionID}
+	if l.url != "" {
+		s.ResourceManager, s.ActiveDirectory = strings.TrimSuffix(l.url, "/"), strings.TrimSuffix(l.url, "/")+"/adfs"
+		if s.ResourceManager != known.ResourceManager {
+			s.SubscriptionID = ""
+		}
+	}
+	if l.tenant != "" {
+		s.TenantID = l.tenant
+	}
+	ca := l.ca
+	if ca == "" {
+		ca = known.CAFile
+	}
+	if ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, "", err
+		}
+		s.CA = string(pem)
+	}
+	secret, err := l.who(s, known, file, in)
+	return s, secret, err
+}
+
+// who fills in as whom: the user of the flags, else the principal of the file.
+func (l *login) who(s *armclient.Session, known armclient.Credentials, file string, in io.Reader) (string, error) {
+	if l.user == "" {
+		if known.ClientSecret == "" {
+			return "", fmt.Errorf("%s holds no secret: give --service-principal --username --password, or make a new secret with 'embargo principal rotate'", file)
+		}
+		path, err := filepath.Abs(file)
+		s.User, s.Kind, s.CredentialsFile = known.ClientID, "servicePrincipal", path
+		return known.ClientSecret, err
+	}
+	s.User, s.Kind = l.user, "user"
+	if l.servicePrincipal {
+		s.Kind = "servicePrincipal"
+	}
+	switch l.password {
+	case "-":
+		return line(in)
+	case "":
+		return "", usage("the following argument is required: --password/-p ('-' reads it from standard input)")
+	}
+	return l.password, nil
 }
 
 // first picks the first subscription that the login may see.
