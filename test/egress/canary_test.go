@@ -81,17 +81,14 @@ func TestR1PullInsideIsServedAndRecorded(t *testing.T) {
 		if a.Status != http.StatusOK || !bytes.Equal(a.Body, c.canary) {
 			t.Fatalf("the private door gave %d and %d bytes", a.Status, len(a.Body))
 		}
-		for _, r := range c.Records(t.Context()) {
+		r := c.Recorded(t.Context(), "the pull", func(r map[string]any) bool {
 			source, _ := r["source"].(map[string]any)
 			zone, _ := source["zone"].(string)
-			if r["route"] == "R1" && r["digest"] == instance.Digest(c.canary) && r["outcome"] == "completed" && strings.HasPrefix(zone, "private/") {
-				if r["bytes"] != float64(len(c.canary)) {
-					t.Errorf("the record tells %v bytes of %d", r["bytes"], len(c.canary))
-				}
-				return
-			}
+			return r["route"] == "R1" && r["digest"] == instance.Digest(c.canary) && r["outcome"] == "completed" && strings.HasPrefix(zone, "private/")
+		})
+		if r["bytes"] != float64(len(c.canary)) {
+			t.Errorf("the record tells %v bytes of %d", r["bytes"], len(c.canary))
 		}
-		t.Error("the pull is not on record")
 	})
 }
 
@@ -260,19 +257,16 @@ func TestR20OldTokensAreJudgedByThePolicyNow(t *testing.T) {
 func TestR22EveryFlipIsRecorded(t *testing.T) {
 	each(t, func(t *testing.T, c *cage) {
 		c.lock(t)
-		for _, r := range c.Records(t.Context()) {
-			source, _ := r["source"].(map[string]any)
-			caller, _ := r["caller"].(map[string]any)
-			before, after := fmt.Sprint(r["before"]), fmt.Sprint(r["after"])
-			if r["kind"] == "change" && r["resource"] == c.RegistryID("vaultone") &&
-				strings.Contains(before, "exportPolicy:map[status:enabled]") && strings.Contains(after, "exportPolicy:map[status:disabled]") {
-				if caller["id"] == "" || !strings.HasPrefix(fmt.Sprint(source["address"]), "127.0.0.1:") {
-					t.Errorf("the flip's record does not tell who and from where: %v", r)
-				}
-				return
-			}
+		r := c.Recorded(t.Context(), "the flip", func(r map[string]any) bool {
+			return r["kind"] == "change" && r["resource"] == c.RegistryID("vaultone") &&
+				strings.Contains(fmt.Sprint(r["before"]), "exportPolicy:map[status:enabled]") &&
+				strings.Contains(fmt.Sprint(r["after"]), "exportPolicy:map[status:disabled]")
+		})
+		source, _ := r["source"].(map[string]any)
+		caller, _ := r["caller"].(map[string]any)
+		if id, _ := caller["id"].(string); id == "" || !strings.HasPrefix(fmt.Sprint(source["address"]), "127.0.0.1:") {
+			t.Errorf("the flip's record does not tell who and from where: %v", r)
 		}
-		t.Error("the flip is not on record")
 	})
 }
 

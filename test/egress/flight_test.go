@@ -69,15 +69,10 @@ func TestR24FlipCutsWhatIsInFlight(t *testing.T) {
 		if err != nil || m+64<<10 != bigSize {
 			t.Errorf("the private download was cut: %d bytes, %v", m, err)
 		}
-		for _, r := range c.Records(t.Context()) {
-			if r["digest"] == digest && r["outcome"] == "aborted" {
-				if sent, _ := r["bytes"].(float64); sent <= 0 || sent >= bigSize {
-					t.Errorf("the record of the cut download tells %v bytes", r["bytes"])
-				}
-				return
-			}
+		r := c.Recorded(t.Context(), "the cut download", func(r map[string]any) bool { return r["digest"] == digest && r["outcome"] == "aborted" })
+		if sent, _ := r["bytes"].(float64); sent <= 0 || sent >= bigSize {
+			t.Errorf("the record of the cut download tells %v bytes", r["bytes"])
 		}
-		t.Error("the cut download is not on record with its bytes")
 	})
 }
 

@@ -433,6 +433,22 @@ func (s *Server) Records(ctx context.Context) []map[string]any {
 	return all
 }
 
+// Recorded waits until the audit has an entry that fits and returns it; completions are recorded soon after the request, not within it.
+func (s *Server) Recorded(ctx context.Context, what string, fits func(r map[string]any) bool) map[string]any {
+	s.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		for _, r := range s.Records(ctx) {
+			if fits(r) {
+				return r
+			}
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s is not on record", what)
+		}
+	}
+}
+
 // Lines reads the log's JSON lines.
 func (s *Server) Lines() []map[string]any {
 	var all []map[string]any
