@@ -56,6 +56,8 @@ type Caller struct {
 	Narrowed bool     `json:"narrowed,omitempty"`
 	// Issued is when the credential was made; zero for passwords.
 	Issued time.Time `json:"issued,omitzero"`
+	// Expires is when a registry's token ends; what is made of it ends no later. Zero for other credentials.
+	Expires time.Time `json:"expires,omitzero"`
 }
 
 // Options configure a Service.

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
@@ -103,7 +104,11 @@ func (s *Service) ExchangeARM(ctx context.Context, tx *meta.Tx, row meta.Registr
 }
 
 // IssueRegistryRefresh makes a registry's refresh token for a caller. It tells what the caller may now; what it may later is judged later.
+// Errors: InvalidToken for a caller whose own token is narrowed, as the new one would not be.
 func (s *Service) IssueRegistryRefresh(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, c Caller) (string, error) {
+	if c.Narrowed {
+		return "", errToken("is for another purpose")
+	}
 	rights := &acrRights{Actions: []string{}, NotActions: []string{}}
 	for _, r := range []struct {
 		verb Verb
@@ -125,6 +130,9 @@ func (s *Service) IssueRegistryRefresh(ctx context.Context, tx *meta.Tx, row met
 func registryClaims(row meta.RegistryRow, c Caller, grant string) claims {
 	cl := claims{Subject: c.ID, Issuer: issuerRegistry, Audience: row.LoginServer, ACRVersion: "1.0", GrantType: grant, ACRTenant: c.Tenant,
 		AppID: c.AppID, Registry: row.ID, Kind: c.Type}
+	if !c.Expires.IsZero() {
+		cl.Expires = c.Expires.Unix() // a token can't be made to last by exchanging it again and again
+	}
 	if print, ok := strings.CutPrefix(c.Credential, "password:"); ok && c.Type == AdminUser {
 		cl.Password = print
 	}
@@ -214,7 +222,7 @@ func (s *Service) registryCaller(ctx context.Context, tx *meta.Tx, row meta.Regi
 			return Caller{}, err
 		}
 	}
-	caller.Credential, caller.Registry = "token:"+c.ID, row.ID
+	caller.Credential, caller.Registry, caller.Expires = "token:"+c.ID, row.ID, time.Unix(c.Expires, 0).UTC()
 	if grant == grantAccess {
 		caller.Access, caller.Narrowed = c.Access, true
 	}
@@ -293,12 +301,13 @@ func (s *Service) adminPassword(tx *meta.Tx, registry, name string) (string, err
 	return string(plain), err
 }
 
-// AdminPasswords are the two passwords of a registry's admin user, made when they are first asked for in a transaction that writes.
+// AdminPasswords are the two passwords of a registry's admin user, made when they are first asked for in a transaction that writes. Errors:
+// meta.ErrNotFound in one that reads while they are not there.
 func (s *Service) AdminPasswords(tx *meta.Tx, registry string) (string, string, error) {
 	var both [2]string
 	for i, n := range adminPasswordNames {
 		p, err := s.adminPassword(tx, registry, n)
-		if errors.Is(err, meta.ErrNotFound) {
+		if errors.Is(err, meta.ErrNotFound) && !tx.ReadOnly() {
 			p, err = s.RegenerateAdminPassword(tx, registry, n)
 		}
 		if err != nil {

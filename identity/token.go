@@ -88,14 +88,17 @@ type acrRights struct {
 	NotActions []string `json:"notActions"`
 }
 
-// issue signs claims that hold from now for life.
+// issue signs claims that hold from now for life, or until c.Expires if that is set and earlier.
 func (s *Service) issue(ctx context.Context, tx *meta.Tx, typ string, c claims, life time.Duration) (string, error) {
 	now := s.clock()
 	var err error
 	if c.ID, err = s.NewID(); err != nil {
 		return "", err
 	}
-	c.IssuedAt, c.NotBefore, c.Expires = now.Unix(), now.Unix(), now.Add(life).Unix()
+	c.IssuedAt, c.NotBefore = now.Unix(), now.Unix()
+	if end := now.Add(life).Unix(); c.Expires == 0 || c.Expires > end {
+		c.Expires = end
+	}
 	c.IssuedMicros = meta.Micros(now)
 	payload, err := json.Marshal(c)
 	if err != nil {
@@ -184,7 +187,7 @@ func (s *Service) ResourceOf(audience string) Resource {
 		return ContainerRegistry
 	}
 	u, err := url.Parse(audience)
-	if err != nil || u.Scheme != "https" || !s.hosts[hostname(u.Host)] {
+	if err != nil || u.Scheme != "https" || u.User != nil || strings.ContainsAny(audience, "?#") || !s.hosts[hostname(u.Host)] {
 		return NoResource
 	}
 	switch strings.Trim(u.Path, "/") {
