@@ -14,7 +14,6 @@ import (
 	"github.com/embargo-registry/embargo/arm/armtest"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
-	"github.com/embargo-registry/embargo/meta/metatest"
 	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/providers/containerregistry"
 	"github.com/embargo-registry/embargo/providers/resources"
@@ -36,15 +35,6 @@ func options(s *identity.Service) containerregistry.Options {
 func declare(s *identity.Service) []arm.Namespace {
 	return []arm.Namespace{resources.Namespace(resources.Options{Identity: s}), containerregistry.Namespace(options(s))}
 }
-
-func bench(t *testing.T) *armtest.Bench {
-	t.Helper()
-	b := armtest.New(t, metatest.Open(t, metatest.URL(t, "sqlite")), declare)
-	b.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
-	return b
-}
-
-const one = "/subscriptions/{sub}/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/registryone?api-version="
 
 // TestPropertiesPage: docs/properties.md says what the declarations say, and each property says what becomes of it.
 func TestPropertiesPage(t *testing.T) {
@@ -68,12 +58,5 @@ func TestPropertiesPage(t *testing.T) {
 	}
 }
 
-func TestSmoke(t *testing.T) {
-	b := bench(t)
-	for _, v := range []string{"2021-06-01-preview", "2026-01-01-preview", "2017-10-01"} {
-		r := b.Call("owner", "PUT", one+v, `{"location":"westus","sku":{"name":"Premium"},"properties":{"adminUserEnabled":false}}`)
-		var body bytes.Buffer
-		body.ReadFrom(r.Body)
-		t.Log(r.StatusCode, body.String())
-	}
-}
+// TestWire: whole exchanges, as text; testdata holds what each request answers.
+func TestWire(t *testing.T) { armtest.Scripts(t, "testdata/*.txtar", declare) }

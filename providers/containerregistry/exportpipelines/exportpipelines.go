@@ -83,12 +83,12 @@ func admit(w arm.World, c arm.Change[document]) []*fault.Fault {
 		return []*fault.Fault{fault.New(fault.ParentResourceNotFound, "The registry '%s' was not found.", name)}
 	}
 	if registry.SKU.Name != "Premium" {
-		faults = append(faults, fault.New(fault.BadRequest, "Export pipelines are not supported for the SKU %s of the registry '%s'; they need Premium.", registry.SKU.Name, name))
+		faults = append(faults, fault.New(fault.BadRequest, "Export pipelines are not supported for the SKU %s of the registry '%s'; they need Premium.", registry.SKU.Name, name).At(c.ID.Parent().String()))
 	}
 	if registry.Properties.Policies.Export.Status == "disabled" {
 		faults = append(faults, fault.New(fault.BadRequest,
 			"Creating the export pipeline '%s' is not supported because the registry '%s' has exports disabled. An administrator of the registry can set properties.policies.exportPolicy.status to 'enabled' first.",
-			c.ID.Name(), name))
+			c.ID.Name(), name).At(c.ID.Parent().String()))
 	}
 	return append(faults, admitTarget(c.Want.Properties.Target)...)
 }

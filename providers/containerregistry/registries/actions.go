@@ -21,6 +21,8 @@ var validName = regexp.MustCompile(`^[a-zA-Z0-9]{5,50}$`)
 
 const nameText = "A registry's name has 5 to 50 letters and digits."
 
+const takenText = "The registry name %s is already in use. You can check if the name is already claimed using following API: https://aka.ms/acr/check-name-availability"
+
 // Type declares the type.
 func Type(o Options) arm.Resource {
 	k := kind{o}
@@ -28,7 +30,7 @@ func Type(o Options) arm.Resource {
 		Name: TypeName, Display: "Container Registry", Scope: arm.InGroup, Verbs: arm.AllVerbs,
 		Names:      arm.Names{Min: 5, Max: 50, Pattern: `[a-zA-Z0-9]*`, Text: nameText},
 		GlobalName: true, TakenFault: fault.RegistryNameInUse,
-		TakenText: "The registry name %s is already in use. You can check if the name is already claimed using following API: https://aka.ms/acr/check-name-availability",
+		TakenText: takenText,
 		Admit:     admit, Apply: k.apply, View: k.view,
 		Actions: []arm.Action{
 			arm.Do(arm.Action{Name: "listCredentials", Display: "List the admin user's passwords"}, k.listCredentials),

@@ -57,7 +57,7 @@ func admitDisabled(w arm.World, c arm.Change[document]) []*fault.Fault {
 	if c.Want.Properties.PublicAccess == "Enabled" {
 		f := fault.New(fault.BadRequest,
 			"Disabling exports of the registry '%s' is not supported because its public network access is enabled. "+
-				"Set properties.publicNetworkAccess to 'Disabled' before, or in the same request: az resource update … --set properties.policies.exportPolicy.status=disabled --set properties.publicNetworkAccess=disabled", name)
+				"Set properties.publicNetworkAccess to 'Disabled' before, or in the same request: az resource update --ids %s --set properties.policies.exportPolicy.status=disabled --set properties.publicNetworkAccess=disabled", name, c.ID)
 		if was {
 			f = fault.New(fault.BadRequest, "Enabling public network access is not supported because the registry '%s' has exports disabled.", name)
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/embargo-registry/embargo/arm"
+	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
@@ -48,6 +49,13 @@ func (k kind) apply(tx *arm.Tx, c arm.Change[document]) error {
 	k.remark(tx, c)
 	want := k.project(c, row)
 	if c.Was == nil {
+		used, err := tx.NameTaken(TypeName, c.ID.Name())
+		if err != nil {
+			return err
+		}
+		if used {
+			return fault.New(fault.RegistryNameInUse, takenText, c.ID.Name())
+		}
 		want.ID = tx.NewID()
 		want.TokensValidFrom = c.Now
 	} else if same(row, want) {
@@ -55,10 +63,19 @@ func (k kind) apply(tx *arm.Tx, c arm.Change[document]) error {
 	}
 	epoch, err := tx.Meta().PutRegistry(want)
 	if err != nil {
-		return err
+		return taken(c, err)
 	}
 	tx.AfterCommit(func(ctx context.Context) error { return k.o.Fence(ctx, want.ID, epoch) })
 	return nil
+}
+
+// taken words the failure of a create that lost the race for its name: the database let the other one's row in between.
+func taken(c arm.Change[document], err error) error {
+	var refused interface{ SQLState() string }
+	if c.Was == nil && errors.As(err, &refused) && refused.SQLState() == "23505" { // unique_violation
+		return fault.New(fault.RegistryNameInUse, takenText, c.ID.Name()).Because(err)
+	}
+	return err
 }
 
 // drop removes what belongs to the registry; its content goes by a job, out of reach from the commit on.

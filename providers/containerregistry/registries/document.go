@@ -69,7 +69,7 @@ type storageAccount struct {
 
 type networkRuleSet struct {
 	DefaultAction string     `json:"defaultAction" enum:"Allow|Deny" default:"Allow" stance:"acts" doc:"Deny: on the public listener only the addresses of ipRules enter."`
-	VNetRules     []vnetRule `json:"virtualNetworkRules" api:"2019-05-01-preview..2021-12-01-preview; 2026-03-01-preview..; 2019-05-01..2019-05-01" max:"0" stance:"refused" doc:"Service endpoints are a thing of Azure's own network."`
+	VNetRules     []vnetRule `json:"virtualNetworkRules" api:"2019-05-01-preview..2021-12-01-preview; 2026-03-01-preview..; 2019-05-01..2019-05-01" stance:"refused" doc:"Service endpoints are a thing of Azure's own network."`
 	IPRules       []ipRule   `json:"ipRules" max:"200" stance:"acts"`
 }
 

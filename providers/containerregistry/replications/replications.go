@@ -48,7 +48,11 @@ func Type() arm.Resource {
 				if err != nil {
 					return nil, err
 				}
-				d := home(row)
+				registry, err := name.ParseResourceID(row.ResourceID) // in the casing of its creation
+				if err != nil {
+					return nil, err
+				}
+				d := home(registry.Child("replications", row.Location), row)
 				return &d, nil
 			},
 			List: list,
@@ -79,14 +83,15 @@ func list(tx *arm.Tx, scope name.ResourceID, _ string) ([]arm.Row[document], err
 			return nil, err
 		}
 		if id.Within(scope) {
-			out = append(out, arm.Row[document]{ID: id.Child("replications", row.Location), Doc: home(row)})
+			id = id.Child("replications", row.Location)
+			out = append(out, arm.Row[document]{ID: id, Doc: home(id, row)})
 		}
 	}
 	return out, nil
 }
 
 // home is the replication that every registry has.
-func home(row meta.RegistryRow) document {
-	return document{Location: row.Location, Tags: map[string]string{},
+func home(id name.ResourceID, row meta.RegistryRow) document {
+	return document{Type: typeName, ID: id.String(), Name: id.Name(), Location: row.Location, Tags: map[string]string{},
 		Properties: properties{State: "Succeeded", Status: status{"Ready"}, RegionEndpoint: true, ZoneRedundancy: "Disabled"}}
 }
