@@ -33,6 +33,8 @@ type Options struct {
 	Locations []Location
 	// Authority is the authorization_uri of the 401 challenge; "" is the request's own scheme and host with /adfs.
 	Authority string
+	// Source tells the address and zone that a request came from, for records; nil takes the request's RemoteAddr and no zone.
+	Source func(r *http.Request) (address, zone string)
 	// PageSize is the most that one page of a list holds; 0 is 1000.
 	PageSize int
 	Random   io.Reader    // nil: crypto/rand

@@ -65,7 +65,11 @@ func auditCaller(c identity.Caller) audit.Caller {
 }
 
 func (rq *request) source() audit.Source {
-	return audit.Source{Address: rq.r.RemoteAddr, UserAgent: rq.r.UserAgent()}
+	from := audit.Source{Address: rq.r.RemoteAddr, UserAgent: rq.r.UserAgent()}
+	if rq.e.o.Source != nil {
+		from.Address, from.Zone = rq.e.o.Source(rq.r)
+	}
+	return from
 }
 
 // recordRefusal notes a write that was refused, with the rule that refused it. What failed inside is no refusal.

@@ -16,7 +16,7 @@ import (
 const (
 	// batchLimit is how many records one commit takes at the most.
 	batchLimit = 512
-	// waitLimit is how many notes may wait in memory; beyond it Note waits for room.
+	// waitLimit is how many records may wait in the queue; notes beyond it wait beside it.
 	waitLimit = 1 << 14
 )
 
@@ -38,6 +38,9 @@ type Log struct {
 
 	in   chan entry
 	done chan struct{}
+
+	// late are notes that wait for room: a note must never hold up its caller, who may be within a transaction that the collector waits for.
+	late sync.WaitGroup
 
 	mu     sync.RWMutex
 	closed bool
@@ -118,7 +121,12 @@ func (l *Log) Note(r Record) {
 		l.log.Error("a record came after the audit log was closed", "action", r.Action, "outcome", string(r.Outcome), "resource", r.Resource)
 		return
 	}
-	l.in <- entry{record: r}
+	e := entry{record: r}
+	select {
+	case l.in <- e:
+	default:
+		l.late.Go(func() { l.in <- e })
+	}
 }
 
 // Healthy is nil when the newest records could be written.
@@ -131,11 +139,13 @@ func (l *Log) Healthy() error {
 // Close records what waits and ends the log; the caller stops asking it before.
 func (l *Log) Close() error {
 	l.mu.Lock()
-	if !l.closed {
-		l.closed = true
+	first := !l.closed
+	l.closed = true
+	l.mu.Unlock()
+	if first {
+		l.late.Wait()
 		close(l.in)
 	}
-	l.mu.Unlock()
 	<-l.done
 	return l.Healthy()
 }

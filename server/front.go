@@ -58,10 +58,7 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 		refuse(w, target.Role, fault.New(fault.MisdirectedRequest,
 			"The request names the host '%s', but the TLS connection was made to '%s'. Make a connection for this host.", clip(r.Host), clip(sni)))
 	case target.Role == network.Management:
-		// Below here the address stands in records, so it is the plain one and not the connection's key.
-		plain := *r
-		plain.RemoteAddr = peer.Addr.String()
-		f.management.ServeHTTP(w, &plain)
+		f.management.ServeHTTP(w, r)
 	default:
 		f.data.ServeHTTP(w, r)
 	}

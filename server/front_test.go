@@ -206,16 +206,13 @@ func TestRequestLogKeepsSecretsOut(t *testing.T) {
 	}
 }
 
-// Below the front a file still reaches the socket's own ReadFrom, and the management side sees a plain address.
-func TestFrontKeepsReaderFromAndAddress(t *testing.T) {
+// Below the front a file still reaches the socket's own ReadFrom.
+func TestFrontKeepsReaderFrom(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "blob")
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	door, _ := fronted(t, network.Zone{Kind: network.Public, Door: "public"}, false, func(w http.ResponseWriter, r *http.Request) {
-		if _, _, err := net.SplitHostPort(r.RemoteAddr); err != nil || strings.Contains(r.RemoteAddr, "#") {
-			t.Errorf("the address is %q", r.RemoteAddr)
-		}
 		f, err := os.Open(path)
 		if err != nil {
 			t.Error(err)

@@ -138,7 +138,11 @@ func (s *Server) openProtocols(doors *network.Doors) error {
 	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(doors), Log: s.log}); err != nil {
 		return err
 	}
-	engine, err := arm.New(arm.Options{DB: s.db, Identity: r.identity, Audit: r.audit, Keyring: s.ring, Log: s.log, Locations: locations(s.o.Locations),
+	source := func(req *http.Request) (address, zone string) {
+		peer := doors.Peer(req)
+		return peer.Addr.String(), peer.Zone.String()
+	}
+	engine, err := arm.New(arm.Options{Source: source, DB: s.db, Identity: r.identity, Audit: r.audit, Keyring: s.ring, Log: s.log, Locations: locations(s.o.Locations),
 		Namespaces: []arm.Namespace{
 			resources.Namespace(resources.Options{Identity: r.identity}),
 			authorization.Namespace(authorization.Options{Identity: r.identity}),
@@ -149,7 +153,7 @@ func (s *Server) openProtocols(doors *network.Doors) error {
 		return err
 	}
 	engine.Register(r.jobs)
-	auth, err := authority.New(authority.Options{Identity: r.identity, DB: s.db, Audit: r.audit, Log: s.log, Suffix: s.hosts.Suffix()})
+	auth, err := authority.New(authority.Options{Source: source, Identity: r.identity, DB: s.db, Audit: r.audit, Log: s.log, Suffix: s.hosts.Suffix()})
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,8 @@ type Options struct {
 	PublicURL string
 	// CloudName is what the cloud is called in the metadata; "" is Embargo. AzureCloud would make az go to Microsoft's authority.
 	CloudName string
+	// Source tells the address and zone that a request came from, for records; nil takes the request's RemoteAddr and no zone.
+	Source func(r *http.Request) (address, zone string)
 	// Clock is the time; nil is time.Now.
 	Clock func() time.Time
 	// Log gets the causes of 5xx; nil discards.

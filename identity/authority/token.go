@@ -71,6 +71,9 @@ func (x *exchange) conclude(a *attempt, body tokenBody, err error) error {
 	r := audit.Record{Kind: audit.Login, Action: "Embargo.Identity/tokens/" + a.grant + "/action", Outcome: audit.Allowed, Resource: clip(a.audience),
 		Caller: audit.Caller{ID: p.ID, Name: p.Name, Type: string(p.Type), Credential: a.credential, Tenant: x.tenant},
 		Source: audit.Source{Address: x.r.RemoteAddr, UserAgent: clip(x.r.UserAgent())}, Correlation: x.id}
+	if x.a.o.Source != nil {
+		r.Source.Address, r.Source.Zone = x.a.o.Source(x.r)
+	}
 	if p.ID == "" {
 		r.Caller.Name = clip(a.client)
 	}

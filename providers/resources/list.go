@@ -138,7 +138,7 @@ func itemOf(r arm.ResourceInfo, d document, expand []string) item {
 		it.Tags = map[string]string{}
 	}
 	y := r.System
-	it.SystemData = &systemData{y.CreatedBy, y.CreatedByType, moment(y.CreatedAt), y.LastModifiedBy, y.LastModifiedByType, moment(y.LastModifiedAt)}
+	it.SystemData = &systemData{y.CreatedBy, y.CreatedByType, instant(y.CreatedAt), y.LastModifiedBy, y.LastModifiedByType, instant(y.LastModifiedAt)}
 	if slices.Contains(expand, "createdtime") {
 		it.CreatedTime = instant(y.CreatedAt)
 	}
@@ -151,8 +151,7 @@ func itemOf(r arm.ResourceInfo, d document, expand []string) item {
 	return it
 }
 
-// moment is a time as systemData has it, instant as the list's own members have it.
-func moment(t time.Time) string  { return t.UTC().Format("2006-01-02T15:04:05.0000000") + "+00:00" }
+// instant is a time as the generic list has it: with Z, where a resource's own systemData has +00:00.
 func instant(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.0000000Z") }
 
 // expansions reads $expand: createdTime, changedTime and provisioningState, joined by commas.

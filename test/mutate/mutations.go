@@ -34,5 +34,5 @@ var mutations = []mutation{
 	{egress.HostConfusion, "server/front.go", "	case !agree:", "	case !agree && r.Host == \"\":", "server", "TestHostRules"},
 	{egress.Weakening, "identity/registry.go", "	case c.Registry != row.ID || c.Audience != row.LoginServer:", "	case c.Audience != row.LoginServer:", "test/egress", "TestR27RecreatedRegistryIsEmpty"},
 	{egress.SharedStorage, "registry/release.go", "		found, err := blobIn(tx, row.ID, from, d)\n", "		size, _, err := s.blobs.Stat(tx, d)\n		found := oci.Descriptor{Digest: d, Size: size}\n",
-		"test/egress", "TestR11R12R28OtherRegistriesAreStrangers"},
+		"registry", "TestSharedContentIsUploadedAllTheSame"},
 }
