@@ -65,7 +65,7 @@ func (s *Service) readKeys(ctx context.Context, tx *meta.Tx) (*keySet, error) {
 	set := &keySet{read: s.clock(), keys: map[string]*ecdsa.PrivateKey{}}
 	read := func(tx *meta.Tx) error {
 		set.kids = nil
-		rows, err := tx.Query(`SELECT kid, sealed FROM signing_keys ORDER BY created_us DESC, kid LIMIT 2`)
+		rows, err := tx.Query(`SELECT kid, sealed FROM signing_keys ORDER BY created_us DESC, kid LIMIT $1`, liveKeys)
 		if err != nil {
 			return err
 		}
@@ -127,7 +127,7 @@ func (s *Service) RotateKeys(ctx context.Context, also func(tx *meta.Tx, kid str
 		if err := tx.Row(`SELECT kid FROM signing_keys ORDER BY created_us DESC, kid LIMIT 1`).Scan(&kid); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(`DELETE FROM signing_keys WHERE kid NOT IN (SELECT kid FROM signing_keys ORDER BY created_us DESC, kid LIMIT 2)`); err != nil {
+		if _, err := tx.Exec(`DELETE FROM signing_keys WHERE kid NOT IN (SELECT kid FROM signing_keys ORDER BY created_us DESC, kid LIMIT $1)`, liveKeys); err != nil {
 			return err
 		}
 		if also == nil {
