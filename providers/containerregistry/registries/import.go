@@ -4,7 +4,6 @@ package registries
 
 import (
 	"errors"
-	"net/url"
 	"strings"
 
 	"github.com/embargo-registry/embargo/arm"
@@ -13,6 +12,7 @@ import (
 	"github.com/embargo-registry/embargo/job"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/network"
 	"github.com/embargo-registry/embargo/registry"
 )
 
@@ -137,18 +137,8 @@ func (k kind) source(tx *arm.Tx, c arm.Call[importRequest]) (meta.RegistryRow, e
 // byURI recognises a registry of this installation behind a host name in any spelling. Everything else is refused: nothing is fetched from
 // elsewhere, and an address of our own must not be a way round the source's policy.
 func (k kind) byURI(tx *arm.Tx, c arm.Call[importRequest]) (meta.RegistryRow, error) {
-	host := c.Body.Source.RegistryURI
-	if strings.Contains(host, "://") {
-		if u, err := url.Parse(host); err == nil {
-			host = u.Host
-		}
-	}
-	host, _, _ = strings.Cut(host, "/")
-	plain := strings.ToLower(host)
-	if i := strings.LastIndexByte(plain, ':'); i >= 0 && !strings.HasSuffix(plain, "]") {
-		plain = plain[:i]
-	}
-	plain = strings.TrimSuffix(plain, ".")
+	host := hostOf(c.Body.Source.RegistryURI)
+	plain := network.Normal(host)
 	row, err := tx.Meta().RegistryByLoginServer(plain)
 	if errors.Is(err, meta.ErrNotFound) && strings.HasSuffix(plain, "."+k.o.Suffix) {
 		// A data or private link name of a registry is another name of it.
@@ -159,6 +149,8 @@ func (k kind) byURI(tx *arm.Tx, c arm.Call[importRequest]) (meta.RegistryRow, er
 	case err == nil:
 	case !errors.Is(err, meta.ErrNotFound):
 		return row, err
+	case strings.HasSuffix(plain, "."+k.o.Suffix):
+		return row, fault.New(fault.InvalidParameters, "Access to %s denied: there is no registry with this login server.", plain).At("source.registryUri")
 	case k.o.Ours(host):
 		return row, fault.New(fault.InvalidParameters,
 			"The source '%s' is an address of this installation, not a login server. Name the registry by its login server or by source.resourceId.", host).At("source.registryUri")
@@ -174,6 +166,16 @@ func (k kind) byURI(tx *arm.Tx, c arm.Call[importRequest]) (meta.RegistryRow, er
 		return row, err
 	}
 	return row, tx.MustLinked(importAction, c.ID, readAction, id)
+}
+
+// hostOf is the host of a registry's URI, which may have a scheme, a user and a path, with its port.
+func hostOf(uri string) string {
+	host := strings.TrimSpace(uri)
+	if _, rest, ok := strings.Cut(host, "://"); ok {
+		host = rest
+	}
+	host, _, _ = strings.Cut(strings.TrimPrefix(host, "//"), "/")
+	return host[strings.LastIndexByte(host, '@')+1:]
 }
 
 // proven finds the caller of the credentials that came with the request: they must be good at the source now.
