@@ -171,7 +171,7 @@ func (k kind) byURI(tx *arm.Tx, c arm.Call[importRequest]) (meta.RegistryRow, er
 // hostOf is the host of a registry's URI, which may have a scheme, a user and a path, with its port.
 func hostOf(uri string) string {
 	host := strings.TrimSpace(uri)
-	if _, rest, ok := strings.Cut(host, "://"); ok {
+	if scheme, rest, ok := strings.Cut(host, "://"); ok && !strings.Contains(scheme, "/") {
 		host = rest
 	}
 	host, _, _ = strings.Cut(strings.TrimPrefix(host, "//"), "/")
