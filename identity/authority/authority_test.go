@@ -310,6 +310,7 @@ func TestManagedIdentity(t *testing.T) {
 		}
 		good(b.ask("POST", "/MSI/token", form, "Secret: "+secret))
 		good(b.ask("GET", "/msi/token?api-version=2019-08-01&resource="+url.QueryEscape(base+"/"), nil, "X-IDENTITY-HEADER: "+secret))
+		good(b.ask("GET", "/msi/token/?api-version=2017-09-01&clientid="+p.AppID+"&resource="+base+"/", nil, "Secret: "+secret))
 		good(b.ask("GET", "/msi/token?client_id="+p.AppID+"&resource="+url.QueryEscape(base+"/"), nil, "X-IDENTITY-HEADER: "+secret))
 		for what, a := range map[string]answer{
 			"no secret":        b.ask("POST", "/msi/token", form),

@@ -332,9 +332,11 @@ func (x *exchange) managed(a *attempt) (tokenBody, error) {
 	if secret == "" {
 		secret = x.r.Header.Get("Secret")
 	}
-	a.client = a.form.Get("client_id")
+	if a.client = a.form.Get("client_id"); a.client == "" {
+		a.client = a.form.Get("clientid") // the older form's spelling
+	}
 	p, credential, err := x.a.o.Identity.LoginManaged(ctx, secret)
-	if isFault(err, fault.InvalidToken) || err == nil && a.form.Get("client_id") != "" && !strings.EqualFold(a.form.Get("client_id"), p.AppID) {
+	if isFault(err, fault.InvalidToken) || err == nil && a.client != "" && !strings.EqualFold(a.client, p.AppID) {
 		return tokenBody{}, refused(http.StatusUnauthorized, "invalid_client", 7000215,
 			"The header 'secret' (or X-IDENTITY-HEADER) does not hold the secret of the managed identity asked for.").because(err)
 	}
