@@ -204,12 +204,40 @@ func TestIdentity(t *testing.T) {
 	if at(doc, "identity.principalId") != first || at(doc, "identity.type") != "systemAssigned, UserAssigned" || len(fmt.Sprint(at(users[user], "clientId"))) != 36 {
 		t.Errorf("identity %v", doc["identity"])
 	}
+	kept := fmt.Sprint(users[user])
+	doc = patch(`{"userAssignedIdentities":{"` + user + `2":{}}}`)
+	if users, _ = at(doc, "identity.userAssignedIdentities").(map[string]any); len(users) != 2 || fmt.Sprint(users[user]) != kept || fmt.Sprint(users[user+"2"]) == kept {
+		t.Errorf("with a second identity: %v, the first was %s", users, kept)
+	}
+	doc = patch(`{"userAssignedIdentities":{"` + user + `2":null}}`)
+	if users, _ = at(doc, "identity.userAssignedIdentities").(map[string]any); len(users) != 1 || fmt.Sprint(users[user]) != kept {
+		t.Errorf("without the second identity: %v, the first was %s", users, kept)
+	}
 	doc = patch(`{"type":"UserAssigned"}`)
 	if at(doc, "identity.principalId") != nil || at(doc, "identity.tenantId") != nil || at(doc, "identity.type") != "userAssigned" {
 		t.Errorf("identity %v", doc["identity"])
 	}
+	if doc = patch(`{"type":"SystemAssigned"}`); at(doc, "identity.userAssignedIdentities") != nil || at(doc, "identity.principalId") == nil {
+		t.Errorf("identity %v", doc["identity"])
+	}
 	if doc = patch(`{"type":"None"}`); doc["identity"] != nil {
 		t.Errorf("identity %v", doc["identity"])
+	}
+}
+
+// TestPipelineIdentity: an export pipeline's identity is made with it and kept.
+func TestPipelineIdentity(t *testing.T) {
+	r := newRooms(t, metatest.Open(t, metatest.URL(t, "sqlite")))
+	r.make(t, "registryone", "Premium", "")
+	put := func() map[string]any {
+		t.Helper()
+		return r.Must(t, 200, "PUT", path("registryone", old, "/exportPipelines/outbound"), `{"identity":{"type":"SystemAssigned"},"properties":{"target":{`+
+			`"uri":"https://acct.blob.core.windows.net/out","keyVaultUri":"https://kv.vault.azure.net/secrets/sas"}}}`)
+	}
+	first, again := put(), put()
+	principal, _ := at(first, "identity.principalId").(string)
+	if len(principal) != 36 || at(first, "identity.type") != "systemAssigned" || at(first, "identity.tenantId") != r.People.Tenant || at(again, "identity.principalId") != principal {
+		t.Errorf("identity %v, then %v", first["identity"], again["identity"])
 	}
 }
 

@@ -34,6 +34,9 @@ func Fill(want, was *Identity, tenant string, newID func() string) *Identity {
 	} else {
 		want.TenantID, want.PrincipalID = "", ""
 	}
+	if !strings.Contains(want.Type, "UserAssigned") {
+		want.Assigned = nil
+	}
 	for id, u := range want.Assigned {
 		if u == nil {
 			u = &User{}

@@ -218,7 +218,8 @@ func (k kind) remark(tx *arm.Tx, c arm.Change[document]) {
 func (k kind) view(v arm.View, d *document) {
 	p := &d.Properties
 	if p.DataEndpoint {
-		p.DataHosts = []string{strings.ToLower(d.Name) + "." + strings.ToLower(d.Location) + ".data." + k.o.Suffix}
+		label, _, _ := strings.Cut(p.LoginServer, ".")
+		p.DataHosts = []string{label + "." + strings.ToLower(d.Location) + ".data." + k.o.Suffix}
 	}
 	d.Identity.Lower()
 }

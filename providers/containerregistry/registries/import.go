@@ -143,7 +143,9 @@ func (k kind) byURI(tx *arm.Tx, c arm.Call[importRequest]) (meta.RegistryRow, er
 	if errors.Is(err, meta.ErrNotFound) && strings.HasSuffix(plain, "."+k.o.Suffix) {
 		// A data or private link name of a registry is another name of it.
 		label, _, _ := strings.Cut(plain, ".")
-		row, err = tx.Meta().RegistryByName(label)
+		if row, err = tx.Meta().RegistryByLoginServer(label + "." + k.o.Suffix); errors.Is(err, meta.ErrNotFound) {
+			row, err = tx.Meta().RegistryByName(label)
+		}
 	}
 	switch {
 	case err == nil:
