@@ -61,7 +61,7 @@ func (e *Engine) record(tx *Tx, r audit.Record) error {
 }
 
 func auditCaller(c identity.Caller) audit.Caller {
-	return audit.Caller{ID: c.ID, Name: clientName(c), Type: createdByType(c), Credential: c.Credential, Tenant: c.Tenant}
+	return audit.Caller{ID: c.ID, Name: c.Name, Type: string(c.Type), Credential: c.Credential, Tenant: c.Tenant}
 }
 
 func (rq *request) source() audit.Source {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"runtime"
 	"strconv"
 	"sync"
@@ -54,6 +55,14 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 	}
 	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() +
 		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
+	// The file is the owner's alone; SQLite gives its companions (-wal, -shm) the same mode.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("the SQLite database %s can't be opened for writing: %w", path, err)
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
 	pool, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return err
