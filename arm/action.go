@@ -86,6 +86,7 @@ func (rq *request) act(a Action, r *resource, p *provider, id name.ResourceID) e
 		}
 		on = r.right
 	}
+	rq.action = a.right(on)
 	tree, err := rq.bodyTree(a.body.req.fields != nil && a.method() != http.MethodGet)
 	if err != nil {
 		return err
@@ -94,7 +95,7 @@ func (rq *request) act(a Action, r *resource, p *provider, id name.ResourceID) e
 	write := !a.Reads && a.method() != http.MethodGet
 	err = rq.inTx(write, func(tx *Tx) error {
 		answer = reply{}
-		if err := tx.Must(a.right(on), id); err != nil {
+		if err := tx.Must(rq.action, id); err != nil {
 			return err
 		}
 		at := id
@@ -104,6 +105,7 @@ func (rq *request) act(a Action, r *resource, p *provider, id name.ResourceID) e
 				return err
 			}
 			at = found.id
+			rq.target = at
 		}
 		answer, err = rq.runAction(tx, a, on, at, tree, shape, write)
 		return err

@@ -107,6 +107,7 @@ func TestRecordsOfChanges(t *testing.T) {
 		b.Must(t, 201, "PUT", vault, `{"location":"westus","sku":{"name":"Basic"},"properties":{"key":"opensesame"}}`)
 		b.Must(t, 400, "PATCH", vault, `{"properties":{"lock":"enabled"}}`)
 		b.Must(t, 200, "PATCH", vault, `{"properties":{"lock":"enabled","public":"Disabled"}}`)
+		b.Must(t, 400, "POST", strings.Replace(vault, "vaults/vault1", "VAULTS/VAULT1/turnKey", 1), `{"times":"many"}`)
 		b.Must(t, 200, "DELETE", vault, "")
 		if err := b.Audit.Close(); err != nil { // what was only noted is written now
 			t.Fatal(err)
@@ -118,10 +119,13 @@ func TestRecordsOfChanges(t *testing.T) {
 		var got []string
 		var all string
 		for _, e := range entries {
-			got = append(got, fmt.Sprintf("%s %s %s", e.Action, e.Outcome, e.Rule))
+			got = append(got, fmt.Sprintf("%s %s %s %s", e.Action, e.Outcome, e.Rule, e.Resource[strings.LastIndex(e.Resource, "/")+1:]))
 			all += string(e.Before) + string(e.After)
 		}
-		for _, want := range []string{"Fake.Bank/vaults/write succeeded ", "Fake.Bank/vaults/write refused BadRequest properties.public", "Fake.Bank/vaults/delete succeeded "} {
+		for _, want := range []string{
+			"Fake.Bank/vaults/write succeeded  vault1", "Fake.Bank/vaults/write refused BadRequest properties.public vault1",
+			"Fake.Bank/vaults/turnKey/action refused InvalidRequestContent times vault1", "Fake.Bank/vaults/delete succeeded  vault1",
+		} {
 			found := false
 			for _, g := range got {
 				found = found || g == want
@@ -130,7 +134,7 @@ func TestRecordsOfChanges(t *testing.T) {
 				t.Errorf("no record %q among %q", want, got)
 			}
 		}
-		if len(got) != 5 {
+		if len(got) != 6 {
 			t.Errorf("%d records: %q", len(got), got)
 		}
 		if !strings.Contains(all, `"key":"(secret)"`) || strings.Contains(all, "opensesame") {

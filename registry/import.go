@@ -163,7 +163,7 @@ func (p *importer) start(tx *meta.Tx) error {
 	if err != nil {
 		return p.absent(err)
 	}
-	return p.s.releaseImport(tx, p.passage(), p.Image.String(), p.root)
+	return p.s.releaseImport(tx, p.passage(), string(p.Image.Tag), p.root)
 }
 
 // load reads and locks both registries, in one order for all imports.
@@ -306,7 +306,7 @@ func (p *importer) askParts(tx *meta.Tx, d name.Digest) ([]part, error) {
 		return nil, err
 	}
 	for _, c := range parts {
-		if err := p.s.releaseImport(tx, p.passage(), p.Image.String(), c.Descriptor); err != nil {
+		if err := p.s.releaseImport(tx, p.passage(), string(p.Image.Tag), c.Descriptor); err != nil {
 			return nil, err
 		}
 	}
@@ -323,7 +323,7 @@ func (p *importer) finish(ctx context.Context, mine func(tx *meta.Tx) error) err
 		if err := mine(tx); err != nil {
 			return err
 		}
-		if err := p.s.releaseImport(tx, p.passage(), p.Image.String(), p.root); err != nil {
+		if err := p.s.releaseImport(tx, p.passage(), string(p.Image.Tag), p.root); err != nil {
 			return err
 		}
 		if err := p.vacant(tx); err != nil {

@@ -151,7 +151,7 @@ func (s *Service) releaseImport(tx *meta.Tx, p passage, reference string, d oci.
 // returned; the import's job asks again, of every piece of content.
 func (s *Service) AskImport(tx *meta.Tx, source, target meta.RegistryRow, image name.Reference, c identity.Caller, correlation string) error {
 	_, err := s.gate.Decide(tx, egress.Ask{
-		Route: egress.Import, Registry: source.ID, To: target.ID, Repository: image.Repository, Reference: image.String(), Digest: image.Digest,
+		Route: egress.Import, Registry: source.ID, To: target.ID, Repository: image.Repository, Reference: string(image.Tag), Digest: image.Digest,
 		Caller: c, Correlation: correlation,
 	})
 	return err

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -14,9 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strings"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -179,176 +176,4 @@ func keysCommand() *cobra.Command {
 	return group("keys", "Manage the keys that sign tokens",
 		ask("rotate", "Sign with a new key; the one before stays valid for the tokens it signed", "json", "", noArgs,
 			func([]string) (string, string, any) { return http.MethodPost, "/v1/keys/rotate", nil }))
-}
-
-func auditCommand() *cobra.Command {
-	var (
-		a                                             admin
-		p                                             printed
-		follow                                        bool
-		registry, resource, since, until, kind, route string
-		outcome                                       string
-		limit                                         int
-	)
-	c := &cobra.Command{Use: "audit", Short: "Print the record of decisions and changes", Args: noArgs}
-	f := c.Flags()
-	a.flags(f)
-	p.flags(f, "table")
-	f.BoolVarP(&follow, "follow", "f", false, "Go on printing as records are made")
-	f.StringVar(&registry, "registry", "", "Only those of this registry (name)")
-	f.StringVar(&resource, "resource", "", "Only those about this resource id")
-	f.StringVar(&kind, "kind", "", "Only change, decision, login or security")
-	f.StringVar(&outcome, "outcome", "", "Only allowed, refused, completed, aborted, succeeded or failed")
-	f.StringVar(&route, "route", "", "Only decisions about this route, e.g. R1")
-	f.StringVar(&since, "since", "", "Only those since a time (RFC 3339) or a duration ago (90m)")
-	f.StringVar(&until, "until", "", "Only those before a time (RFC 3339) or a duration ago")
-	f.IntVar(&limit, "limit", 100, "At most so many, the newest")
-	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := p.check(); err != nil {
-			return err
-		}
-		q := url.Values{"limit": {fmt.Sprint(limit)}}
-		for name, v := range map[string]string{"registry": registry, "resource": resource, "kind": kind, "outcome": outcome, "route": route} {
-			if v != "" {
-				q.Set(name, v)
-			}
-		}
-		for name, v := range map[string]string{"since": since, "until": until} {
-			at, err := moment(v)
-			if err != nil {
-				return usage("argument --%s: %v", name, err)
-			}
-			if at != "" {
-				q.Set(name, at)
-			}
-		}
-		if follow {
-			q.Set("follow", "true")
-		}
-		r, err := a.do(cmd.Context(), http.MethodGet, "/v1/audit?"+q.Encode(), nil)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = r.Close() }()
-		return printAudit(cmd, p, r, follow)
-	}
-	return c
-}
-
-func moment(s string) (string, error) {
-	if s == "" {
-		return "", nil
-	}
-	if d, err := time.ParseDuration(s); err == nil {
-		return time.Now().Add(-d).UTC().Format(time.RFC3339Nano), nil
-	}
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		return "", fmt.Errorf("%q is neither a time such as 2026-01-31T12:00:00Z nor a duration such as 90m", s)
-	}
-	return t.Format(time.RFC3339Nano), nil
-}
-
-// printAudit prints records, one JSON object a line in r: line by line when they are followed, else all together.
-func printAudit(cmd *cobra.Command, p printed, r io.Reader, follow bool) error {
-	lines := bufio.NewReader(r)
-	all := []any{}
-	out := cmd.OutOrStdout()
-	if follow && p.format == "table" {
-		fmt.Fprintln(out, strings.TrimRight(fmt.Sprintf(auditRow, "Time", "Outcome", "Route", "Action", "What", "Caller", "From", "Reason"), " "))
-	}
-	for {
-		text, err := lines.ReadBytes('\n')
-		if len(bytes.TrimSpace(text)) > 0 {
-			v, err := shape.Decode(text)
-			if err != nil {
-				return err
-			}
-			switch {
-			case !follow:
-				all = append(all, v)
-			case p.format == "table":
-				row, _ := v.(map[string]any)
-				a := auditLine(row)
-				fmt.Fprintln(out, strings.TrimRight(fmt.Sprintf(auditRow, a...), " "))
-			default:
-				if err := compact(out, v, p); err != nil {
-					return err
-				}
-			}
-		}
-		if err == io.EOF || cmd.Context().Err() != nil {
-			break
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if follow {
-		return nil
-	}
-	if p.format == "table" && p.query == "" {
-		rows := make([]any, 0, len(all))
-		for _, v := range all {
-			row, _ := v.(map[string]any)
-			a := auditLine(row)
-			rows = append(rows, []any{a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]})
-		}
-		return shape.Table(out, []string{"Time", "Outcome", "Route", "Action", "What", "Caller", "From", "Reason"}, rows)
-	}
-	return p.write(cmd, all)
-}
-
-const auditRow = "%-24s  %-9s  %-5s  %-60s  %-50s  %-20s  %-22s  %s"
-
-// compact writes one record on one line when the format is json, else as the format is.
-func compact(w io.Writer, v any, p printed) error {
-	if p.format != "json" || p.query != "" {
-		return shape.Write(w, v, p.format, p.query)
-	}
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(append(b, '\n'))
-	return err
-}
-
-// auditLine is a record's row of a table.
-func auditLine(row map[string]any) []any {
-	get := func(names ...string) string {
-		var v any = row
-		for _, n := range names {
-			m, ok := v.(map[string]any)
-			if !ok {
-				return ""
-			}
-			v = m[n]
-		}
-		if v == nil {
-			return ""
-		}
-		return fmt.Sprint(v)
-	}
-	what := get("loginServer")
-	if repository := get("repository"); repository != "" {
-		what += "/" + repository
-		if reference := get("reference"); strings.Contains(reference, ":") {
-			what += "@" + reference
-		} else if reference != "" {
-			what += ":" + reference
-		}
-	}
-	if what == "" {
-		what = get("resource")
-	}
-	from := get("source", "zone")
-	if address := get("source", "address"); address != "" {
-		from = address + " " + from
-	}
-	caller := get("caller", "name")
-	if caller == "" {
-		caller = get("caller", "id")
-	}
-	return []any{get("time"), get("outcome"), get("route"), get("action"), what, caller, from, get("reason")}
 }
