@@ -8,8 +8,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
@@ -36,10 +34,9 @@ func kills(t *testing.T) int {
 }
 
 func TestKillUnderLoad(t *testing.T) {
-	binary := build(t)
 	for _, kind := range metatest.Kinds {
 		t.Run(kind, func(t *testing.T) {
-			in := install(t, binary, metatest.URL(t, kind))
+			in := install(t, kind)
 			all := newLedger()
 			rounds := kills(t)
 			acknowledged := 0
@@ -53,7 +50,7 @@ func TestKillUnderLoad(t *testing.T) {
 				if round%5 == 4 {
 					in.dangling(t)
 				}
-				in.start(t)
+				in.Start()
 				in.verify(t, fresh)
 				all.add(fresh)
 				if t.Failed() {
@@ -61,7 +58,9 @@ func TestKillUnderLoad(t *testing.T) {
 				}
 			}
 			in.verify(t, all)
-			in.stop(t)
+			if err := in.Stop(); err != nil {
+				t.Errorf("SIGTERM: the server ended with %v:\n%s", err, in.Log())
+			}
 			in.dangling(t)
 			t.Logf("%d kills, %d acknowledged writes", rounds, acknowledged)
 			if acknowledged < rounds {
@@ -100,30 +99,16 @@ func (in *installation) killUnderLoad(t *testing.T, round int) *ledger {
 	}
 	select {
 	case <-reached:
-	case <-in.exited:
+	case <-in.Exited():
 		t.Error("the server ended by itself")
 	case <-time.After(time.Minute):
 		t.Errorf("after a minute only %d writes were acknowledged", l.size())
 	}
 	// The moment of the kill within a write is what is random here.
 	time.Sleep(time.Duration(rand.Int64N(int64(15 * time.Millisecond))))
-	in.kill(t)
+	in.Kill()
+	in.client.CloseIdleConnections()
 	cancel()
 	wg.Wait()
 	return l
-}
-
-// build makes the binary that is killed, or takes EMBARGO_BINARY.
-func build(t *testing.T) string {
-	t.Helper()
-	if b := os.Getenv("EMBARGO_BINARY"); b != "" {
-		return b
-	}
-	out := filepath.Join(t.TempDir(), "embargo")
-	cmd := exec.Command("go", "build", "-o", out, "./cmd/embargo")
-	cmd.Dir = filepath.Join("..", "..")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building embargo: %v\n%s", err, text)
-	}
-	return out
 }

@@ -3,39 +3,24 @@
 package crash
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/meta/metatest"
+	"github.com/embargo-registry/embargo/test/instance"
 )
 
-// installation is a server process with its data directory and its database, which outlive it.
+// installation is a server whose data directory and database outlive it, with one registry behind a private listener.
 type installation struct {
-	binary, data, database string
-	public, private        string // addresses, the same at each start
-
-	process *exec.Cmd
-	output  *tail
-	exited  chan struct{}
+	*instance.Server
+	private string // its address, the same at each start
 
 	client         *http.Client
 	user, password string
@@ -43,170 +28,33 @@ type installation struct {
 
 const registry = "crashregistry"
 
-func install(t *testing.T, binary, database string) *installation {
+func install(t *testing.T, kind string) *installation {
 	t.Helper()
-	in := &installation{binary: binary, data: t.TempDir(), database: database, public: freeAddress(t), private: freeAddress(t)}
-	in.start(t)
-	t.Cleanup(func() {
-		if in.process != nil {
-			in.kill(t)
-		}
-	})
-	in.makeRegistry(t)
-	return in
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// start runs the server and waits until it listens.
-func (in *installation) start(t *testing.T) {
-	t.Helper()
-	in.process = exec.Command(in.binary, "serve", "--data", in.data, "--database", in.database, "--listen", in.public, "--proxy-listen", "off", "--admin-listen", "off", "--log-level", "warn")
-	in.process.Env = append(os.Environ(), fmt.Sprintf(`EMBARGO_PRIVATE_LISTENERS=[{"address":%q,"registry":%q,"tls":false}]`, in.private, registry))
-	in.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in.output = &tail{}
-	in.process.Stderr = in.output
-	out, err := in.process.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := in.process.Start(); err != nil {
-		t.Fatal(err)
-	}
-	in.exited = make(chan struct{})
-	ready := make(chan bool, 1)
-	go func() {
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			if strings.HasPrefix(lines.Text(), "Resource manager") {
-				select {
-				case ready <- true:
-				default:
-				}
-			}
-		}
-		_ = in.process.Wait()
-		close(in.exited)
-	}()
-	select {
-	case <-ready:
-	case <-in.exited:
-		t.Fatalf("the server did not start:\n%s", in.output)
-	case <-time.After(time.Minute):
-		t.Fatalf("the server is not there after a minute:\n%s", in.output)
-	}
+	in := &installation{private: instance.FreePort(t)}
+	config := fmt.Sprintf("logLevel: warn\nprivateListeners: [{address: %q, registry: %q, tls: false}]\n", in.private, registry)
+	in.Server = instance.New(t, kind, config)
 	in.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * writers}, Timeout: time.Minute}
-}
-
-func (in *installation) kill(t *testing.T) {
-	t.Helper()
-	if err := in.process.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		t.Fatal(err)
-	}
-	in.gone(t)
-}
-
-func (in *installation) stop(t *testing.T) {
-	t.Helper()
-	if err := in.process.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	process := in.process
-	in.gone(t)
-	if code := process.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("SIGTERM: the server ended with %d:\n%s", code, in.output)
-	}
-}
-
-func (in *installation) gone(t *testing.T) {
-	t.Helper()
-	<-in.exited
-	in.process = nil
-	in.client.CloseIdleConnections()
-}
-
-// makeRegistry makes a registry with an admin user through ARM, as a client does.
-func (in *installation) makeRegistry(t *testing.T) {
-	t.Helper()
-	var c struct{ CAFile, TenantID, SubscriptionID, ClientID, ClientSecret, ResourceManager, ActiveDirectory string }
-	b, err := os.ReadFile(filepath.Join(in.data, "credentials.json"))
-	if err == nil {
-		err = json.Unmarshal(b, &c)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	pem, err := os.ReadFile(c.CAFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, in.public)
-	}
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DialContext: dial}, Timeout: time.Minute}
-	defer client.CloseIdleConnections()
-
-	token := ""
-	call := func(method, url, contentType, body string, into any) {
-		t.Helper()
-		req, err := http.NewRequest(method, url, strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", contentType)
-		if token != "" {
-			req.Header.Set("Authorization", "Bearer "+token)
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatalf("%s %s: %v\n%s", method, url, err, in.output)
-		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode >= 300 {
-			t.Fatalf("%s %s: %s %v\n%s\n%s", method, url, resp.Status, err, text, in.output)
-		}
-		if into != nil {
-			if err := json.Unmarshal(text, into); err != nil {
-				t.Fatalf("%s %s: %v\n%s", method, url, err, text)
-			}
-		}
-	}
-	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {c.ClientID}, "client_secret": {c.ClientSecret}, "scope": {c.ResourceManager + "//.default"}}
-	var answer struct {
-		Token string `json:"access_token"`
-	}
-	call("POST", c.ActiveDirectory+"/oauth2/token", "application/x-www-form-urlencoded", form.Encode(), &answer)
-	token = answer.Token
-	group := c.ResourceManager + "/subscriptions/" + c.SubscriptionID + "/resourceGroups/crash"
-	call("PUT", group+"?api-version=2021-04-01", "application/json", `{"location":"westus"}`, nil)
-	id := group + "/providers/Microsoft.ContainerRegistry/registries/" + registry
-	call("PUT", id+"?api-version=2023-07-01", "application/json", `{"location":"westus","sku":{"name":"Premium"},"properties":{"adminUserEnabled":true}}`, nil)
+	in.CreateRegistry(registry, instance.J{"adminUserEnabled": true})
+	a := in.ARM(http.MethodPost, in.RegistryID(registry)+"/listCredentials"+instance.Version, nil)
 	var admin struct {
 		Username  string
 		Passwords []struct{ Value string }
 	}
-	call("POST", id+"/listCredentials?api-version=2023-07-01", "application/json", "", &admin)
-	if len(admin.Passwords) == 0 {
-		t.Fatal("the registry has no admin password")
+	if err := json.Unmarshal(a.Body, &admin); err != nil || len(admin.Passwords) == 0 {
+		t.Fatalf("the registry has no admin password: %d %s", a.Status, a.Body)
 	}
 	in.user, in.password = admin.Username, admin.Passwords[0].Value
+	return in
 }
 
 // dangling reads the database of the stopped server and checks that no row leads nowhere, and that every object that a row names is on disk.
 func (in *installation) dangling(t *testing.T) {
 	t.Helper()
-	db, err := meta.Open(context.Background(), meta.Options{URL: in.database, Dial: metatest.Dial})
+	url := in.Database
+	if url == "" {
+		url = "sqlite:" + filepath.Join(in.Data, "embargo.db")
+	}
+	db, err := meta.Open(context.Background(), meta.Options{URL: url, Dial: metatest.Dial})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +93,7 @@ func (in *installation) dangling(t *testing.T) {
 				return err
 			}
 			objects++
-			if st, err := os.Stat(filepath.Join(in.data, "blobs", key[:2], key)); err != nil || st.Size() != size {
+			if st, err := os.Stat(filepath.Join(in.Data, "blobs", key[:2], key)); err != nil || st.Size() != size {
 				missing++
 			}
 		}
@@ -257,26 +105,4 @@ func (in *installation) dangling(t *testing.T) {
 	if missing > 0 || objects == 0 {
 		t.Errorf("%d of %d objects are missing or of another size than their rows say", missing, objects)
 	}
-}
-
-// tail keeps the end of what a process wrote.
-type tail struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *tail) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.text.Write(p)
-	if extra := o.text.Len() - 16<<10; extra > 0 {
-		o.text.Next(extra)
-	}
-	return len(p), nil
-}
-
-func (o *tail) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }

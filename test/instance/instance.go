@@ -43,9 +43,11 @@ type Server struct {
 
 	t    testing.TB
 	cmd  *exec.Cmd
-	done chan error
+	done chan struct{} // closed when the process has ended, with ended
 	log  *buffer
 	arm  string
+
+	ended error
 }
 
 // buffer keeps the process's output.
@@ -170,10 +172,12 @@ func (s *Server) TryStart() error {
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	s.done = done
-	cmd := s.cmd
-	go func() { done <- cmd.Wait() }()
+	s.done = make(chan struct{})
+	cmd, done := s.cmd, s.done
+	go func() {
+		s.ended = cmd.Wait()
+		close(done)
+	}()
 	return s.await(before)
 }
 
@@ -184,9 +188,9 @@ func (s *Server) await(before os.FileInfo) error {
 	defer tick.Stop()
 	for time.Now().Before(deadline) {
 		select {
-		case err := <-s.done:
+		case <-s.done:
 			s.cmd = nil
-			return fmt.Errorf("embargo ended at its start: %w\n%s", err, tail(s.log.String(), 3000))
+			return fmt.Errorf("embargo ended at its start: %w\n%s", s.ended, tail(s.log.String(), 3000))
 		case <-tick.C:
 		}
 		path := filepath.Join(s.Data, "credentials.json")
@@ -255,10 +259,13 @@ func (s *Server) Stop() error {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	err := <-s.done
+	<-s.done
 	s.cmd = nil
-	return err
+	return s.ended
 }
+
+// Exited is closed when the process has ended.
+func (s *Server) Exited() <-chan struct{} { return s.done }
 
 // Log is the process's output so far.
 func (s *Server) Log() string { return s.log.String() }
