@@ -83,6 +83,9 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 	db.readers = make(chan *conn, readers)
 	for range readers {
 		c, err := stock()
+		if err == nil {
+			err = c.run(`PRAGMA query_only = 1`) // a Read that writes must fail, as it does on PostgreSQL
+		}
 		if err != nil {
 			return err
 		}
