@@ -53,14 +53,16 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 	if path == "" {
 		return errors.New("the database sqlite: needs the path of a file")
 	}
-	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() +
-		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
+	dsn := fileDSN(path) + "&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
 	// The file is the owner's alone; SQLite gives its companions (-wal, -shm) the same mode.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("the SQLite database %s can't be opened for writing: %w", path, err)
 	}
 	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := mark(ctx, path); err != nil {
 		return err
 	}
 	pool, err := sql.Open("sqlite", dsn)
@@ -70,9 +72,6 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 	db.pool = pool
 	readers := max(4, 2*runtime.GOMAXPROCS(0))
 	pool.SetMaxOpenConns(readers + 2) // the readers, the writer, and one for migrations
-	if err := mark(ctx, pool, path); err != nil {
-		return err
-	}
 	stock := func() (*conn, error) {
 		c, err := pool.Conn(ctx)
 		if err != nil {
@@ -99,10 +98,20 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 	return nil
 }
 
-// mark checks that the file is Embargo's, or new and then marks it.
-func mark(ctx context.Context, pool *sql.DB, path string) error {
+func fileDSN(path string) string {
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=busy_timeout(10000)"
+}
+
+// mark checks that the file is Embargo's, or new and then marks it. Its connection is its own: one that sets the journal mode would change a file
+// that is refused.
+func mark(ctx context.Context, path string) (err error) {
+	pool, err := sql.Open("sqlite", fileDSN(path))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pool.Close()) }()
 	var id, tables int64
-	err := pool.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&id)
+	err = pool.QueryRowContext(ctx, `PRAGMA application_id`).Scan(&id)
 	if err == nil {
 		err = pool.QueryRowContext(ctx, `SELECT COUNT(*) FROM sqlite_master`).Scan(&tables)
 	}
