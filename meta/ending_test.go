@@ -52,11 +52,7 @@ func TestFullDisk(t *testing.T) {
 	big := strings.Repeat("x", 1<<20)
 	var wg, about sync.WaitGroup
 	about.Add(writers)
-	wg.Go(func() {
-		if err := db.Write(t.Context(), func(*meta.Tx) error { about.Wait(); return nil }); err != nil {
-			t.Error(err)
-		}
-	})
+	hold(t, db, &wg, about.Wait)
 	answers, told := make([]error, writers), make([]atomic.Bool, writers)
 	for n := range writers {
 		wg.Go(func() {

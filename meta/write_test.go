@@ -108,6 +108,18 @@ func TestWritesAreIsolated(t *testing.T) {
 	})
 }
 
+// hold keeps the one writer, alone in its commit, busy until the function returns.
+func hold(t *testing.T, db *meta.DB, wg *sync.WaitGroup, until func()) {
+	t.Helper()
+	begun := make(chan struct{})
+	wg.Go(func() {
+		if err := db.Write(t.Context(), func(*meta.Tx) error { close(begun); until(); return nil }); err != nil {
+			t.Error(err)
+		}
+	})
+	<-begun
+}
+
 // On SQLite, writes that wait together share one commit: all their closures run before the first of them is told.
 func TestWaitingWritesShareACommit(t *testing.T) {
 	const writers = 64
@@ -121,12 +133,7 @@ func TestWaitingWritesShareACommit(t *testing.T) {
 	}
 	var wg, about sync.WaitGroup
 	about.Add(writers)
-	wg.Go(func() {
-		// Holds the writer until all others are on their way into the queue.
-		if err := db.Write(t.Context(), func(*meta.Tx) error { about.Wait(); return nil }); err != nil {
-			t.Error(err)
-		}
-	})
+	hold(t, db, &wg, about.Wait)
 	for n := range writers {
 		wg.Go(func() {
 			about.Done()
