@@ -88,7 +88,11 @@ func ParseKeyring(text string) (*Keyring, error) {
 		if err != nil {
 			return nil, err
 		}
-		k.keys[fields[0]], k.last = aead, fields[0]
+		id := strings.ToLower(fields[0])
+		if k.keys[id] != nil {
+			return nil, fmt.Errorf("line %d of the installation key repeats the id %s: what the key above it sealed could not be read", i+1, id)
+		}
+		k.keys[id], k.last = aead, id
 	}
 	if k.last == "" {
 		return nil, errors.New("the installation key holds no key")
