@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -46,6 +47,10 @@ type DB struct {
 	log      *slog.Logger
 	pool     *sql.DB
 	bells    bells
+
+	// PostgreSQL's own: a write holds writes for reading; Close takes it once, for good.
+	writes  sync.RWMutex
+	closing sync.Once
 
 	// SQLite's own: readers is a stock of connections, group the one writer.
 	readers chan *conn
@@ -79,16 +84,17 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	return db, nil
 }
 
-// redact keeps a password out of messages.
+// redact keeps what may be a password out of messages: the part before the last @, and the options.
 func redact(url string) string {
 	scheme, rest, ok := strings.Cut(url, "://")
 	if !ok {
 		return url
 	}
-	if _, host, ok := strings.Cut(rest, "@"); ok {
-		return scheme + "://…@" + host
+	rest, _, _ = strings.Cut(rest, "?")
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		rest = "…" + rest[at:]
 	}
-	return url
+	return scheme + "://" + rest
 }
 
 // Close waits for the writes under way and closes the database.
@@ -99,6 +105,7 @@ func (db *DB) Close() error {
 	if db.pool == nil {
 		return nil
 	}
+	db.closing.Do(db.writes.Lock)
 	return db.pool.Close()
 }
 

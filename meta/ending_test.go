@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/meta/metatest"
@@ -141,6 +142,12 @@ func TestClose(t *testing.T) {
 		<-begun
 		closed := make(chan error, 1)
 		go func() { closed <- db.Close() }()
+		select {
+		case <-closed:
+			t.Error("Close did not wait for the write under way")
+			closed <- nil
+		case <-time.After(20 * time.Millisecond): // time in which one that does not wait comes back
+		}
 		close(release)
 		if err := errors.Join(<-answer, <-closed); err != nil {
 			t.Fatal(err)

@@ -141,11 +141,14 @@ func TestForeignFilesAreRefused(t *testing.T) {
 // Messages of databases that can't be opened name what is wrong and hold no password.
 func TestURLsThatDoNotOpen(t *testing.T) {
 	for url, want := range map[string]string{
-		"":                            "neither sqlite:",
-		"mysql://u:hunter2@db/x":      "neither sqlite:",
-		"sqlite:":                     "needs the path",
-		"sqlite:/nowhere/at/all.db":   "/nowhere/at/all.db",
-		"postgres://u:hunter2@h:p/db": "database URL",
+		"":                                   "neither sqlite:",
+		"mysql://u:hunter2@db/x":             "neither sqlite:",
+		"mysql://u:pass@hunter2@db/x":        "neither sqlite:",
+		"mysql://db/x?pass=hunter2":          "neither sqlite:",
+		"sqlite:":                            "needs the path",
+		"sqlite:/nowhere/at/all.db":          "/nowhere/at/all.db",
+		"postgres://u:hunter2@h:p/db":        "database URL",
+		"postgres://h:p/db?password=hunter2": "database URL",
 		"postgres://u:hunter2@127.0.0.1:1/x?sslmode=disable": "127.0.0.1",
 	} {
 		text := refused(t, url)

@@ -54,6 +54,10 @@ func (db *DB) readPostgres(ctx context.Context, fn func(tx *Tx) error) error {
 // after the wait, what the other committed; a snapshot taken before the wait would not show it. What PostgreSQL can't order (a
 // deadlock) is run again.
 func (db *DB) writePostgres(ctx context.Context, fn func(tx *Tx) error) error {
+	if !db.writes.TryRLock() {
+		return errClosed
+	}
+	defer db.writes.RUnlock()
 	var err error
 	for try := range tries {
 		if try > 0 {
