@@ -12,7 +12,7 @@ var mutations = []mutation{
 	{egress.Import, "egress/judge.go", "	if !source.Exports {", "	if !source.Exports && a.To == \"\" {", "test/egress", "TestR4ImportFromLockedSource"},
 	{egress.ExportPipeline, "providers/containerregistry/exportpipelines/exportpipelines.go", `Export.Status == "disabled"`, `Export.Status == "never"`,
 		"test/egress", "TestR5NoPipelineFromLockedRegistry"},
-	{egress.InFlight, "registry/import.go", "		if err := p.s.releaseImport(tx, p.passage(), p.Image.String(), p.root); err != nil {\n			return err\n		}\n", "",
+	{egress.InFlight, "registry/import.go", "		if err := p.s.releaseImport(tx, p.passage(), string(p.Image.Tag), p.root); err != nil {\n			return err\n		}\n", "",
 		"registry", "TestImportStopsAtAFlip"},
 	{egress.ForeignCache, "egress/judge.go", "	if a.To == source.ID {", "	if a.To == source.ID || a.Reference != \"\" {", "test/egress", "TestR4ImportFromLockedSource"},
 	{egress.Mount, "oci/writer.go", "	if err != nil || !allowed {\n		return false, err\n	}\n	return x.s.o.Registry.Mount", "	if err != nil || !allowed && from == \"\" {\n		return false, err\n	}\n	return x.s.o.Registry.Mount",
