@@ -93,17 +93,33 @@ func TestRestartedNodeTakesItsOwnLease(t *testing.T) {
 	})
 }
 
-// Of nodes that start together one wins.
+// Of nodes that start together one wins, although each looked before any other had written.
 func TestNodesThatStartTogether(t *testing.T) {
 	const nodes = 6
 	url := metatest.URL(t, "postgres")
+	gate := metatest.Open(t, url)
 	answers := make(chan error, nodes)
-	for n := range nodes {
-		db := metatest.Open(t, url)
-		go func() {
-			_, err := db.Register(context.Background(), string(rune('a'+n)), time.Hour)
-			answers <- err
-		}()
+	err := gate.Write(t.Context(), func(tx *meta.Tx) error {
+		// Lets the nodes read the table and holds up who writes it, until all are there.
+		if _, err := tx.Exec(`LOCK TABLE nodes IN SHARE MODE`); err != nil {
+			return err
+		}
+		for n := range nodes {
+			db := metatest.Open(t, url)
+			go func() {
+				_, err := db.Register(context.Background(), string(rune('a'+n)), time.Hour)
+				answers <- err
+			}()
+		}
+		until(t, "all nodes wait", func() bool {
+			var waiting int
+			err := tx.Row(`SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND relation = 'nodes'::regclass`).Scan(&waiting)
+			return err == nil && waiting == nodes
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	won := 0
 	for range nodes {
