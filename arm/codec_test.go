@@ -113,6 +113,7 @@ func TestRefusals(t *testing.T) {
 		{"out of bounds", `{` + head + `,"properties":{"policies":{"retention":{"days":366}}}}`, false, "properties.policies.retention.days"},
 		{"too many", `{` + head + `,"properties":{"rules":{"ips":[{"value":"1"},{"value":"2"},{"value":"3"},{"value":"4"}]}}}`, false, "properties.rules.ips"},
 		{"enum", `{` + head + `,"properties":{"public":"Maybe"}}`, false, "properties.public"},
+		{"enum with a blank", `{` + head + `,"properties":{"public":"Enabled "}}`, false, "properties.public"},
 		{"in a list", `{` + head + `,"properties":{"rules":{"ips":[{},5,null]}}}`, false, "properties.rules.ips[0].value,properties.rules.ips[1],properties.rules.ips[2]"},
 		{"two casings", `{` + head + `,"properties":{"public":"Disabled","Public":"Enabled"}}`, false, "properties.public"},
 		{"SKU gate", `{"sku":{"name":"basic"},"location":"westus","properties":{"rules":{"default":"Deny"}}}`, false, "properties.rules"},

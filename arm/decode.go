@@ -354,7 +354,7 @@ func (d *decoder) scalar(f *field, s *schema, v any, dst reflect.Value, path str
 
 // canonical finds the declared spelling of an enum's value.
 func (d *decoder) canonical(f *field, text, path string) (string, bool) {
-	i := slices.IndexFunc(f.enum, func(e string) bool { return squeezeEqual(e, text) })
+	i := slices.IndexFunc(f.enum, func(e string) bool { return enumEqual(e, text) })
 	if i < 0 {
 		d.refuse(fault.New(fault.InvalidParameter, "The value '%s' of '%s' is none of: %s.", clip(text), path, strings.Join(f.enum, ", ")).At(path))
 		return "", false
@@ -362,9 +362,9 @@ func (d *decoder) canonical(f *field, text, path string) (string, bool) {
 	return f.enum[i], true
 }
 
-// squeezeEqual compares without regard to case and blanks: "SystemAssigned,UserAssigned" is "SystemAssigned, UserAssigned".
-func squeezeEqual(a, b string) bool {
-	return strings.EqualFold(strings.ReplaceAll(a, " ", ""), strings.ReplaceAll(b, " ", ""))
+// enumEqual compares without regard to case and to the blank after a comma: "SystemAssigned,UserAssigned" is "SystemAssigned, UserAssigned".
+func enumEqual(a, b string) bool {
+	return strings.EqualFold(strings.ReplaceAll(a, ", ", ","), strings.ReplaceAll(b, ", ", ","))
 }
 
 func (d *decoder) number(f *field, s *schema, v any, dst reflect.Value, path string) {
