@@ -39,8 +39,9 @@ type Log struct {
 	in   chan entry
 	done chan struct{}
 
-	// late are notes that wait for room: a note must never hold up its caller, who may be within a transaction that the collector waits for.
-	late sync.WaitGroup
+	// senders are those on their way into the queue. They wait for room without the lock: the collector needs it, and a note must never hold up its
+	// caller, who may be within a transaction that the collector waits for.
+	senders sync.WaitGroup
 
 	mu     sync.RWMutex
 	closed bool
@@ -97,11 +98,13 @@ func (l *Log) Decide(ctx context.Context, r Record) error {
 		l.mu.RUnlock()
 		return errClosed
 	}
+	l.senders.Add(1)
+	l.mu.RUnlock()
 	select {
 	case l.in <- e:
-		l.mu.RUnlock()
+		l.senders.Done()
 	case <-ctx.Done():
-		l.mu.RUnlock()
+		l.senders.Done()
 		return ctx.Err()
 	}
 	select {
@@ -125,7 +128,7 @@ func (l *Log) Note(r Record) {
 	select {
 	case l.in <- e:
 	default:
-		l.late.Go(func() { l.in <- e })
+		l.senders.Go(func() { l.in <- e })
 	}
 }
 
@@ -143,7 +146,7 @@ func (l *Log) Close() error {
 	l.closed = true
 	l.mu.Unlock()
 	if first {
-		l.late.Wait()
+		l.senders.Wait()
 		close(l.in)
 	}
 	<-l.done
