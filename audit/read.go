@@ -135,34 +135,47 @@ func (l *Log) page(tx *meta.Tx, q Query, from cursor) ([]Entry, cursor, error) {
 // settle is how far behind the newest instant a follower looks again: a transaction that began earlier may commit later.
 const settle = 5 * time.Second
 
-// Follow gives the records that Read gives, then those that come, until ctx ends or fn fails. Each comes once.
+// Follow gives the records that Read gives, then those that come, until ctx ends or fn fails. Each comes once; behind a position (After) none is left
+// out, so Limit counts for nothing there.
 func (l *Log) Follow(ctx context.Context, q Query, fn func(Entry) error) error {
 	news, leave := l.db.Listen(topic)
 	defer leave()
+	if q.After != nil {
+		q.Limit = noLimit
+	}
 	mark, err := l.newest(ctx)
 	if err != nil {
-		return err
+		return stopped(ctx, err)
+	}
+	before, err := l.since(ctx, q, mark.Add(-settle))
+	if err != nil {
+		return stopped(ctx, err)
 	}
 	fresh, err := l.Read(ctx, q)
 	if err != nil {
-		return err
+		return stopped(ctx, err)
 	}
-	// What lies before the first record given was cut off by the limit, not missed.
-	floor := mark.Add(-settle)
-	if len(fresh) > 0 {
-		floor = fresh[0].Time
-	}
+	// What was there and is not among the fresh was cut off by the query, not missed.
 	seen := map[Position]struct{}{}
+	for _, e := range before {
+		seen[e.Position] = struct{}{}
+	}
+	for _, e := range fresh {
+		delete(seen, e.Position)
+	}
 	tick := time.NewTicker(pollOthers)
 	defer tick.Stop()
 	for {
-		for _, e := range fresh {
-			if _, dup := seen[e.Position]; dup || e.Time.Before(floor) {
-				continue
-			}
-			seen[e.Position] = struct{}{}
-			if err := fn(e); err != nil {
-				return err
+		given, err := giveNew(seen, fresh, fn)
+		if err != nil {
+			return err
+		}
+		if !given {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-news:
+			case <-tick.C:
 			}
 		}
 		for p := range seen {
@@ -172,33 +185,38 @@ func (l *Log) Follow(ctx context.Context, q Query, fn func(Entry) error) error {
 		}
 		from := mark.Add(-settle)
 		if mark, err = l.newest(ctx); err == nil {
-			next := q
-			next.Since, next.Limit, next.After = from, 1<<30, &Position{Time: from}
-			fresh, err = l.Read(ctx, next)
+			fresh, err = l.since(ctx, q, from)
 		}
 		if err != nil {
 			return stopped(ctx, err)
 		}
-		if !known(seen, fresh, floor) {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-news:
-		case <-tick.C:
-		}
 	}
 }
 
-// known reports whether all entries from floor on were given already.
-func known(seen map[Position]struct{}, entries []Entry, floor time.Time) bool {
+const noLimit = 1 << 30
+
+// since reads all that a query chooses from an instant on.
+func (l *Log) since(ctx context.Context, q Query, from time.Time) ([]Entry, error) {
+	if from.After(q.Since) {
+		q.Since = from
+	}
+	q.Limit, q.After = noLimit, &Position{Time: from}
+	return l.Read(ctx, q)
+}
+
+// giveNew gives the entries that were not given before and reports whether there were any.
+func giveNew(seen map[Position]struct{}, entries []Entry, fn func(Entry) error) (given bool, err error) {
 	for _, e := range entries {
-		if _, ok := seen[e.Position]; !ok && !e.Time.Before(floor) {
-			return false
+		if _, dup := seen[e.Position]; dup {
+			continue
+		}
+		seen[e.Position] = struct{}{}
+		given = true
+		if err := fn(e); err != nil {
+			return given, err
 		}
 	}
-	return true
+	return given, nil
 }
 
 // stopped: a reader whose context ended has ended, not failed.
