@@ -114,19 +114,26 @@ func TestNumbersHaveNoGaps(t *testing.T) {
 	})
 }
 
-// When Decide returns, a connection that knows nothing of it sees the record.
+// Decide waits for the commit; when it returns, another connection sees the record.
 func TestDecideIsDurable(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
-		l := newLog(t, db, "n")
-		for n := range 5 {
-			action := fmt.Sprint("pull ", n)
-			if err := l.Decide(t.Context(), decision(action)); err != nil {
-				t.Fatal(err)
-			}
-			if got := read(t, newLog(t, open(), "reader"), audit.Query{Action: action}); len(got) != 1 {
-				t.Errorf("%q is there %d times after Decide returned", action, len(got))
-			}
+		l, reader := newLog(t, db, "n"), newLog(t, open(), "reader")
+		release := held(t, db)
+		defer release()
+		answer := make(chan error, 1)
+		go func() { answer <- l.Decide(context.Background(), decision("pull")) }()
+		select {
+		case err := <-answer:
+			t.Fatalf("Decide returned %v while nothing could be committed", err)
+		case <-time.After(20 * time.Millisecond): // time in which one that does not wait comes back
+		}
+		release()
+		if err := <-answer; err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, reader, audit.Query{}); len(got) != 1 || got[0].Action != "pull" {
+			t.Errorf("after Decide returned another connection sees %+v", got)
 		}
 	})
 }

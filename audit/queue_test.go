@@ -25,8 +25,8 @@ func within(t *testing.T, what string, done <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-done:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("%s: still not after 20 s", what)
+	case <-time.After(10 * time.Second):
+		t.Fatalf("%s: still not after 10 s", what)
 	}
 }
 
