@@ -88,6 +88,12 @@ func (r *Runner) Run(ctx context.Context) error {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
 			return nil
+		case <-woken: // all workers are busy: the news may be a cancel for one of them
+			r.cancelAsked(ctx)
+			continue
+		case <-tick.C:
+			r.cancelAsked(ctx)
+			continue
 		}
 		j, err := r.claim(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -147,7 +153,10 @@ func (r *Runner) claim(ctx context.Context) (*Job, error) {
 		j = &Job{State: s, r: r}
 		return err
 	})
-	return j, err
+	if err != nil {
+		return nil, err // what was not committed is not ours
+	}
+	return j, nil
 }
 
 // run does one attempt and records how it ended.
