@@ -123,20 +123,25 @@ func TestLostLease(t *testing.T) {
 			said <- db.Write(context.Background(), j.Mine)
 			return "slow", nil
 		})
-		quick.Handle("k", func(context.Context, *job.Job) (any, error) { return "quick", nil })
-		stopSlow := start(t, slow)
+		taken, finish := make(chan struct{}), make(chan struct{})
+		quick.Handle("k", func(context.Context, *job.Job) (any, error) { close(taken); <-finish; return "quick", nil })
 		id := enqueue(t, db, job.Spec{Kind: "k"})
+		stopSlow := start(t, slow)
 		receive(t, "the slow handler", begun)
 		expire(t, db, id)
 		start(t, quick)
-		want := await(t, db, id, job.Succeeded)
+		receive(t, "the quick handler", taken)
 		close(wake)
 		if progress, mine := <-said, <-said; progress == nil || mine == nil {
 			t.Errorf("the loser of the lease may write: progress %v, mine %v", progress, mine)
 		}
 		stopSlow()
-		if got := get(t, db, id); string(got.Result) != `"quick"` || got.Percent != 100 || got.End != want.End || got.Attempt != 2 {
-			t.Errorf("the job at its end: %+v", got)
+		if s := get(t, db, id); s.Status != job.Running || s.Percent != 0 {
+			t.Errorf("after the loser's end: %+v", s)
+		}
+		close(finish)
+		if s := await(t, db, id, job.Succeeded); string(s.Result) != `"quick"` || s.Attempt != 2 {
+			t.Errorf("the job at its end: %+v", s)
 		}
 	})
 }
