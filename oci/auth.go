@@ -37,6 +37,7 @@ func (x *exchange) authorise(tx *meta.Tx, need right) error {
 		if ok {
 			continue
 		}
+		x.lacks = verb
 		if x.basic {
 			return fault.New(fault.Denied, "requested access to the resource is denied").Carrying(x.wanted(need))
 		}

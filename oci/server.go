@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/embargo-registry/embargo/audit"
@@ -68,6 +69,8 @@ type exchange struct {
 	basic bool
 	// refusal is why a credential that was sent proves nobody.
 	refusal *fault.Fault
+	// lacks is the verb of token scopes that a proven caller has no right to, or whose token wasn't asked for it.
+	lacks string
 }
 
 // right is what a route asks of its caller on the repository (or the catalog) of its path, in the verbs of token scopes.
@@ -163,10 +166,14 @@ func (x *exchange) serve() error {
 		x.recordLogin("v2", x.refusal)
 	}
 	switch {
+	case err != nil && x.lacks != "":
+		x.recordRefused(row.right, "", "AuthorizationFailed", "The caller's rights, or the token's scope, do not include '"+x.lacks+"' here.")
+		return err
 	case err != nil:
 		return err
 	case denied != nil:
-		x.recordDenied(denied)
+		// It never got as far as the gate.
+		x.recordRefused(row.right, "R2", "publicNetworkAccess", fault.From(denied).Message)
 		return denied
 	case fault.Is(malformed, fault.TagInvalid) && x.r.Method != http.MethodPut:
 		// What can't be a tag is not there: that is how the protocol says it to a reader.
@@ -200,17 +207,31 @@ func (x *exchange) notAllowed() error {
 	return fault.New(fault.Unsupported, "The method %s is not supported here; %s is.", clip(x.r.Method), strings.Join(methods, ", "))
 }
 
-// recordDenied puts a refusal of the network rules on record; it never got as far as the gate.
-func (x *exchange) recordDenied(err error) {
-	row := x.call.Registry
+// recordRefused puts a refusal on record that was made before any content was looked for.
+func (x *exchange) recordRefused(wanted right, route, rule, reason string) {
+	row, c := x.call.Registry, x.call.Caller
 	x.s.o.Audit.Note(audit.Record{
-		Kind: audit.Decision, Action: "Microsoft.ContainerRegistry/registries/pull/read", Outcome: audit.Refused,
-		Rule: "publicNetworkAccess", Reason: fault.From(err).Message, Route: "R2",
+		Kind: audit.Decision, Action: wanted.action(), Outcome: audit.Refused, Rule: rule, Reason: reason, Route: route,
 		Resource: row.ResourceID, Registry: row.ID, LoginServer: row.LoginServer, Epoch: row.Epoch,
 		Repository: string(x.at.repository), Reference: x.r.Method + " " + clip(x.r.URL.Path), Digest: string(x.at.digest),
+		Caller:      audit.Caller{ID: c.ID, Name: c.Name, Type: string(c.Type), Credential: c.Credential, Tenant: c.Tenant},
 		Source:      x.source(),
 		Correlation: x.call.Correlation,
 	})
+}
+
+// action is the ARM action under which a refusal of the right is recorded.
+func (r right) action() string {
+	const registries = "Microsoft.ContainerRegistry/registries/"
+	switch {
+	case slices.Contains(r.needs, "push"):
+		return registries + "push/write"
+	case slices.Contains(r.needs, "delete"):
+		return registries + "artifacts/delete"
+	case slices.Contains(r.needs, "*"):
+		return registries + "catalog/read"
+	}
+	return registries + "pull/read"
 }
 
 func (x *exchange) source() audit.Source {

@@ -145,6 +145,18 @@ func TestTokens(t *testing.T) {
 		other.image("app", "v1", "a")
 		other.as(again["access_token"].(string)).refused(t, 401, "UNAUTHORIZED", "GET", "/v2/app/manifests/v1", nil)
 		other.post(401, "/oauth2/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}})
+		// Whoever is known and lacks the right is on record with what was asked.
+		for _, want := range []audit.Record{
+			{Action: "Microsoft.ContainerRegistry/registries/artifacts/delete", Repository: "app", Reference: "DELETE /v2/app/manifests/v1", Caller: audit.Caller{ID: p.ID}},
+			{Action: "Microsoft.ContainerRegistry/registries/pull/read", Repository: "other", Reference: "GET /v2/other/manifests/v1", Caller: audit.Caller{ID: p.ID}},
+		} {
+			if len(w.records(h.row.ID, func(r audit.Record) bool {
+				return r.Kind == audit.Decision && r.Outcome == audit.Refused && r.Rule == "AuthorizationFailed" &&
+					r.Action == want.Action && r.Repository == want.Repository && r.Reference == want.Reference && r.Caller.ID == want.Caller.ID
+			})) == 0 {
+				t.Errorf("no record of the refusal of %s", want.Reference)
+			}
+		}
 		logins := w.records(h.row.ID, func(r audit.Record) bool { return r.Kind == audit.Login })
 		if !slices.ContainsFunc(logins, func(r audit.Record) bool { return r.Outcome == audit.Allowed && r.Caller.ID == p.ID }) ||
 			!slices.ContainsFunc(logins, func(r audit.Record) bool { return r.Outcome == audit.Refused }) {

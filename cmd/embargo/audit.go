@@ -177,10 +177,12 @@ func auditLine(row map[string]any) []string {
 		return fmt.Sprint(v)
 	}
 	what := get("loginServer")
-	if repository := get("repository"); repository != "" {
+	if _, path, request := strings.Cut(get("reference"), " /"); request {
+		what += "/" + path
+	} else if repository := get("repository"); repository != "" {
 		what += "/" + repository
 		digest := get("digest")
-		if reference := get("reference"); strings.Contains(reference, ":") {
+		if reference := get("reference"); strings.HasPrefix(reference, "sha") && strings.Contains(reference, ":") {
 			digest = reference
 		} else if reference != "" {
 			what += ":" + reference
