@@ -54,6 +54,8 @@ type Store struct {
 	clock func() time.Time
 	log   *slog.Logger
 	small *lru.Cache[name.Digest, []byte]
+	// chunks are the buffers of uploads under way.
+	chunks chunkPool
 
 	mu sync.Mutex
 	// writing holds the uploads that a request writes at the moment.

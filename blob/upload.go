@@ -83,7 +83,7 @@ func (u *Upload) Append(ctx context.Context, r io.Reader) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, broken := io.Copy(io.MultiWriter(f, h), r)
+	n, broken := u.s.take(f, h, r)
 	if f := full(broken); fault.Is(f, fault.StorageFull) {
 		return 0, f1(u.abandon(), f)
 	}
@@ -141,7 +141,7 @@ func (u *Upload) Seal(_ context.Context, want name.Digest, rest io.Reader) (Seal
 	}
 	var n int64
 	if rest != nil {
-		n, err = io.Copy(io.MultiWriter(f, h), rest)
+		n, err = u.s.take(f, h, rest)
 	}
 	size := u.Offset + n
 	if err == nil {

@@ -22,7 +22,12 @@ type Dir struct{ root string }
 type File struct {
 	*os.File
 	dir string
+	// written counts the bytes of this opening, started those of them whose way to the disk has begun.
+	written, started int64
 }
+
+// ahead is how much is written before the kernel is told to begin storing it: a long upload's Sync then finds little left to do.
+const ahead = 8 << 20
 
 var keyForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
@@ -88,6 +93,17 @@ func (d *Dir) open(key string, flag int) (*File, error) {
 		return nil, err
 	}
 	return &File{File: f, dir: filepath.Dir(p)}, nil
+}
+
+// Write writes at the file's place.
+func (f *File) Write(b []byte) (int, error) {
+	n, err := f.File.Write(b)
+	f.written += int64(n)
+	if f.written-f.started >= ahead {
+		f.started = f.written
+		startStoring(f.File)
+	}
+	return n, err
 }
 
 // Sync makes the file's bytes and its name durable.
