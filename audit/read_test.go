@@ -90,12 +90,12 @@ func TestAppendRefusesBrokenJSON(t *testing.T) {
 	})
 }
 
-// The filters, each with a record that it alone tells from the first.
-func TestFilters(t *testing.T) {
+// filtered are the records of TestFilters: each differs from the first in what one filter looks at, and is a second younger than the one before.
+func filtered() []audit.Record {
 	base := audit.Record{Kind: audit.Decision, Action: "Pull", Outcome: audit.Allowed, Route: "import", Resource: "/subscriptions/S/Registries/One",
 		Registry: "r", Repository: "team/app", Digest: "sha256:00", Caller: audit.Caller{ID: "id", Name: "name"}}
 	with := func(change func(r *audit.Record)) audit.Record { r := base; change(&r); return r }
-	records := []audit.Record{
+	return []audit.Record{
 		base,
 		with(func(r *audit.Record) { r.Kind = audit.Login }),
 		with(func(r *audit.Record) { r.Action = "Pulled" }),
@@ -108,7 +108,13 @@ func TestFilters(t *testing.T) {
 		with(func(r *audit.Record) { r.Digest = "sha256:0" }),
 		with(func(r *audit.Record) { r.Caller = audit.Caller{ID: "name", Name: "other"} }),
 	}
-	at := func(n int) time.Time { return time.Date(2025, 1, 1, 0, 0, n, 0, time.UTC) }
+}
+
+func at(n int) time.Time { return time.Date(2025, 1, 1, 0, 0, n, 0, time.UTC) }
+
+// Each filter chooses the records that it should, and no others.
+func TestFilters(t *testing.T) {
+	records := filtered()
 	but := func(not ...int) []int {
 		var rest []int
 		for n := range records {
