@@ -17,6 +17,17 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
+// Schema is the version of the schema that this binary knows: the number of its newest migration.
+func Schema() int64 {
+	files, err := migrations.ReadDir("migrations")
+	if err != nil || len(files) == 0 {
+		return 0 // not reached: they are embedded
+	}
+	var n int64
+	_, _ = fmt.Sscanf(files[len(files)-1].Name(), "%d_", &n) // a test holds the names to this form
+	return n
+}
+
 // migrate brings the schema up to this binary's version, each step in a transaction. A newer schema is refused.
 func (db *DB) migrate(ctx context.Context) error {
 	files, err := fs.Sub(migrations, "migrations")

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package upgrade starts the built binary on data directories that earlier schemas left behind, and on databases that are newer than it.
+//
+// testdata/schema-N holds an installation as the last binary of schema N left it, filled by instance.Fill, on each kind of database. Before a
+// migration is added, the current schema is kept: go test ./test/upgrade -run TestKeep -keep
+package upgrade
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/meta/metatest"
+	"github.com/embargo-registry/embargo/test/instance"
+)
+
+var keep = flag.Bool("keep", false, "keep an installation of the current schema in testdata")
+
+// private is a configuration with a door to the registry that has no public side, and the door's URL.
+func private(t *testing.T) (config string, doors map[string]string) {
+	address := instance.FreePort(t)
+	return fmt.Sprintf("privateListeners: [{address: %q, registry: %q, tls: false}]\n", address, instance.Closed),
+		map[string]string{instance.Closed: "http://" + address}
+}
+
+func kept(schema int64, kind string) string {
+	return filepath.Join("testdata", fmt.Sprintf("schema-%d", schema), kind+".tar.gz")
+}
+
+func TestKeep(t *testing.T) {
+	if !*keep {
+		t.Skip("only by hand, with -keep: it writes testdata")
+	}
+	config, doors := private(t)
+	instance.Each(t, config, func(t *testing.T, s *instance.Server) {
+		s.Fill(t.Context())
+		inventory := strings.Join(s.Inventory(t.Context(), doors), "\n")
+		if err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		files := map[string][]byte{"inventory.txt": []byte(inventory)}
+		if s.Database != "" {
+			dump, err := exec.Command("pg_dump", "--no-owner", "--dbname", s.Database).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			files["postgres.sql"] = dump
+		}
+		path := kept(meta.Schema(), filepath.Base(t.Name()))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		pack(t, path, s.Data, files)
+	})
+}
+
+// pack writes the files of a directory, and more, to a compressed archive.
+func pack(t *testing.T, path, dir string, files map[string][]byte) {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	add := func(name string, content []byte) error {
+		err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: int64(len(content))})
+		if err == nil {
+			_, err = w.Write(content)
+		}
+		return err
+	}
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || d.Name() == "lock" {
+			return err
+		}
+		content, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, p)
+		return errors.Join(err, add(filepath.Join("data", rel), content))
+	})
+	for name, content := range files {
+		err = errors.Join(err, add(name, content))
+	}
+	if err = errors.Join(err, w.Close(), z.Close(), os.WriteFile(path, b.Bytes(), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unpack gives a kept installation: its data directory, its database ("" on SQLite) and its inventory.
+func unpack(t *testing.T, schema int64, kind string) (data, database string, inventory []string) {
+	t.Helper()
+	f, err := os.Open(kept(schema, kind))
+	if err != nil {
+		t.Fatalf("nothing is kept of schema %d: %v (see this package's comment)", schema, err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		path := filepath.Join(dir, h.Name)
+		content, readErr := io.ReadAll(r)
+		if err = errors.Join(err, readErr, os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, content, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if kind == "postgres" {
+		database = metatest.URL(t, kind)
+		out, err := exec.Command("psql", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", database, "--file", filepath.Join(dir, "postgres.sql")).CombinedOutput()
+		if err != nil {
+			t.Fatalf("psql: %v\n%s", err, out)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "inventory.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "data"), database, strings.Split(string(text), "\n")
+}
+
+// open opens a stopped installation's database.
+func open(t *testing.T, data, database string) (*meta.DB, error) {
+	t.Helper()
+	if database == "" {
+		database = "sqlite:" + filepath.Join(data, "embargo.db")
+	}
+	return meta.Open(context.Background(), meta.Options{URL: database, Dial: metatest.Dial})
+}
