@@ -97,7 +97,7 @@ func redact(url string) string {
 	return scheme + "://" + rest
 }
 
-// Close waits for the writes under way and closes the database.
+// Close waits for what is under way and closes the database. On SQLite all is then in the one file: nothing is left in its log.
 func (db *DB) Close() error {
 	if db.group != nil {
 		db.group.close()
@@ -105,8 +105,12 @@ func (db *DB) Close() error {
 	if db.pool == nil {
 		return nil
 	}
-	db.closing.Do(db.writes.Lock)
-	return db.pool.Close()
+	var err error
+	db.closing.Do(func() {
+		db.writes.Lock()
+		err = db.closeConns()
+	})
+	return errors.Join(err, db.pool.Close())
 }
 
 // Postgres reports whether the database is PostgreSQL.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -159,4 +160,21 @@ func TestClose(t *testing.T) {
 			t.Error("a closed database takes writes")
 		}
 	})
+}
+
+// A closed SQLite database is one file: whoever copies it has everything.
+func TestCloseLeavesOneFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "embargo.db")
+	db, err := meta.Open(t.Context(), meta.Options{URL: "sqlite:" + path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Write(t.Context(), func(tx *meta.Tx) error { return tx.SetInstallation("k", "v") })
+	if err = errors.Join(err, db.Ping(t.Context()), db.Close(), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(path + "*")
+	if err != nil || len(files) != 1 {
+		t.Errorf("there are %v, %v", files, err)
+	}
 }

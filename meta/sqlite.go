@@ -98,6 +98,27 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 	return nil
 }
 
+// closeConns closes the connections that the pool has lent for good; the last one to go moves SQLite's log into the file.
+func (db *DB) closeConns() error {
+	if db.group == nil {
+		return nil
+	}
+	errs := []error{db.group.conn.close()}
+	for range cap(db.readers) {
+		errs = append(errs, (<-db.readers).close())
+	}
+	close(db.readers) // all are back, so nobody sends
+	return errors.Join(errs...)
+}
+
+func (c *conn) close() error {
+	var errs []error
+	for _, s := range c.texts {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, c.c.Close())...)
+}
+
 func fileDSN(path string) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=busy_timeout(10000)"
 }
@@ -131,8 +152,12 @@ func mark(ctx context.Context, path string) (err error) {
 
 func (db *DB) readSQLite(ctx context.Context, fn func(tx *Tx) error) error {
 	var c *conn
+	var ok bool
 	select {
-	case c = <-db.readers:
+	case c, ok = <-db.readers:
+		if !ok {
+			return errClosed
+		}
 	case <-ctx.Done():
 		return ctx.Err()
 	}
