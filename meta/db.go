@@ -38,6 +38,8 @@ type Options struct {
 	Dial DialFunc
 	// Connections is the size of PostgreSQL's pool; 0 is 16.
 	Connections int
+
+	schema int64 // the version to migrate to; 0 is the newest
 }
 
 // DB is the database. It is safe for concurrent use.
@@ -76,7 +78,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		return nil, fmt.Errorf("the database %q is neither sqlite:<path> nor postgres://…", redact(o.URL))
 	}
 	if err == nil {
-		err = db.migrate(ctx)
+		err = db.migrate(ctx, o.schema)
 	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())

@@ -28,8 +28,8 @@ func Schema() int64 {
 	return n
 }
 
-// migrate brings the schema up to this binary's version, each step in a transaction. A newer schema is refused.
-func (db *DB) migrate(ctx context.Context) error {
+// migrate brings the schema up to a version (0: this binary's), each step in a transaction. A newer schema is refused.
+func (db *DB) migrate(ctx context.Context, to int64) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -56,7 +56,10 @@ func (db *DB) migrate(ctx context.Context) error {
 	if current > target {
 		return fmt.Errorf("the database has schema %d, and this embargo knows schemas up to %d only: it was written by a newer embargo. Run that version, or restore a backup made before the upgrade", current, target)
 	}
-	done, err := p.Up(ctx)
+	if to == 0 {
+		to = target
+	}
+	done, err := p.UpTo(ctx, to)
 	if err != nil {
 		var partial *goose.PartialError
 		if errors.As(err, &partial) && partial.Failed != nil {

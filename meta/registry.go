@@ -22,7 +22,7 @@ type RegistryRow struct {
 	Location, SKU     string
 	// Epoch grows with every write of the row.
 	Epoch int64
-	// Exports is policies.exportPolicy.status = enabled; PublicAccess is publicNetworkAccess = Enabled.
+	// Exports is policies.exportPolicy.status = enabled; PublicAccess is publicNetworkAccess = Enabled. Both read false while the row is held.
 	Exports, PublicAccess bool
 	// DefaultDeny is networkRuleSet.defaultAction = Deny; IPRules are the allowed prefixes then.
 	DefaultDeny         bool
@@ -37,6 +37,8 @@ type RegistryRow struct {
 	DataEndpoint bool
 	// TokensValidFrom: tokens issued before it are void.
 	TokensValidFrom time.Time
+	// Held: the database is a copy that may be older than what was in force, and nobody has confirmed it. PutRegistry leaves it as it is.
+	Held bool
 }
 
 const registryColumns = `id, resource_id, name, login_server, location, sku, epoch, exports, public_access, default_deny, ip_rules,
@@ -76,32 +78,32 @@ func (tx *Tx) DeleteRegistry(id string) error {
 
 // LockRegistry reads the row by identity and keeps others from changing it until the transaction ends. Errors: ErrNotFound.
 func (tx *Tx) LockRegistry(id string) (RegistryRow, error) {
-	return scanRegistry(tx.Lock(`SELECT `+registryColumns+` FROM registries WHERE id = $1`, id).Scan)
+	return scanRegistry(tx.Lock(`SELECT `+registryColumns+`, held FROM registries WHERE id = $1`, id).Scan)
 }
 
 // RegistryByID reads the row by identity. Errors: ErrNotFound.
 func (tx *Tx) RegistryByID(id string) (RegistryRow, error) {
-	return scanRegistry(tx.Row(`SELECT `+registryColumns+` FROM registries WHERE id = $1`, id).Scan)
+	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, held FROM registries WHERE id = $1`, id).Scan)
 }
 
 // RegistryByResource reads the row by ARM id, in any casing. Errors: ErrNotFound.
 func (tx *Tx) RegistryByResource(resourceID string) (RegistryRow, error) {
-	return scanRegistry(tx.Row(`SELECT `+registryColumns+` FROM registries WHERE resource_key = $1`, strings.ToLower(resourceID)).Scan)
+	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, held FROM registries WHERE resource_key = $1`, strings.ToLower(resourceID)).Scan)
 }
 
 // RegistryByName reads the row by name, in any casing. Errors: ErrNotFound.
 func (tx *Tx) RegistryByName(name string) (RegistryRow, error) {
-	return scanRegistry(tx.Row(`SELECT `+registryColumns+` FROM registries WHERE name = $1`, strings.ToLower(name)).Scan)
+	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, held FROM registries WHERE name = $1`, strings.ToLower(name)).Scan)
 }
 
 // RegistryByLoginServer reads the row by login server, in any casing and without a port. Errors: ErrNotFound.
 func (tx *Tx) RegistryByLoginServer(host string) (RegistryRow, error) {
-	return scanRegistry(tx.Row(`SELECT `+registryColumns+` FROM registries WHERE login_server = $1`, strings.ToLower(host)).Scan)
+	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, held FROM registries WHERE login_server = $1`, strings.ToLower(host)).Scan)
 }
 
 // Registries reads all rows in the order of their names.
 func (tx *Tx) Registries() ([]RegistryRow, error) {
-	rows, err := tx.Query(`SELECT ` + registryColumns + ` FROM registries ORDER BY name`)
+	rows, err := tx.Query(`SELECT ` + registryColumns + `, held FROM registries ORDER BY name`)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +124,7 @@ func scanRegistry(scan func(...any) error) (RegistryRow, error) {
 	var rules string
 	var valid int64
 	err := scan(&r.ID, &r.ResourceID, &r.Name, &r.LoginServer, &r.Location, &r.SKU, &r.Epoch, &r.Exports, &r.PublicAccess, &r.DefaultDeny, &rules,
-		&r.BypassAzureServices, &r.AdminEnabled, &r.AnonymousPull, &r.AbacMode, &r.ArmTokens, &r.DataEndpoint, &valid)
+		&r.BypassAzureServices, &r.AdminEnabled, &r.AnonymousPull, &r.AbacMode, &r.ArmTokens, &r.DataEndpoint, &valid, &r.Held)
 	if err != nil {
 		return RegistryRow{}, err
 	}
@@ -132,5 +134,15 @@ func scanRegistry(scan func(...any) error) (RegistryRow, error) {
 		}
 	}
 	r.TokensValidFrom = FromMicros(valid)
+	if r.Held {
+		r.Exports, r.PublicAccess = false, false
+	}
 	return r, nil
+}
+
+// HoldRegistry sets or clears the row's hold and raises its epoch above both its own and floor. It returns the new epoch. Errors: ErrNotFound.
+func (tx *Tx) HoldRegistry(id string, held bool, floor int64) (int64, error) {
+	var epoch int64
+	err := tx.Row(`UPDATE registries SET held = $1, epoch = CASE WHEN epoch >= $2 THEN epoch ELSE $2 END + 1 WHERE id = $3 RETURNING epoch`, held, floor, id).Scan(&epoch)
+	return epoch, err
 }

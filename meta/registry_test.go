@@ -75,7 +75,7 @@ func TestRegistryRow(t *testing.T) {
 		db := open()
 		variants := []meta.RegistryRow{row("x"), {ID: "x", ResourceID: "/a", Name: "n", LoginServer: "l"}}
 		for field := range reflect.TypeFor[meta.RegistryRow]().Fields() {
-			if field.Type.Kind() == reflect.Bool {
+			if field.Type.Kind() == reflect.Bool && field.Name != "Held" { // HoldRegistry's
 				one := variants[1]
 				reflect.ValueOf(&one).Elem().FieldByIndex(field.Index).SetBool(true)
 				variants = append(variants, one)
@@ -239,4 +239,37 @@ func TestMicros(t *testing.T) {
 	if us := meta.Micros(time.Time{}); us != 0 || !meta.FromMicros(0).IsZero() {
 		t.Errorf("no time became %d and %v", us, meta.FromMicros(0))
 	}
+}
+
+// A held row reads as closed by each of its names, whatever is written to it, until it is released; its epoch rises each time, above the floor.
+func TestHoldRegistry(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		db := open()
+		r := row("x")
+		if _, err := putRow(t, db, r); err != nil {
+			t.Fatal(err)
+		}
+		hold := func(held bool, floor, want int64) {
+			t.Helper()
+			err := db.Write(t.Context(), func(tx *meta.Tx) (err error) { r.Epoch, err = tx.HoldRegistry("x", held, floor); return err })
+			if err != nil || r.Epoch != want {
+				t.Fatalf("epoch %d, %v; want %d", r.Epoch, err, want)
+			}
+		}
+		hold(true, 40, 41)
+		closed := r
+		closed.Held, closed.Exports, closed.PublicAccess = true, false, false
+		checkRow(t, db, closed, true)
+		var err error
+		if closed.Epoch, err = putRow(t, db, r); err != nil || closed.Epoch != 42 {
+			t.Fatalf("epoch %d, %v", closed.Epoch, err)
+		}
+		checkRow(t, db, closed, true)
+		hold(false, 7, 43)
+		checkRow(t, db, r, true)
+		err = db.Write(t.Context(), func(tx *meta.Tx) error { _, err := tx.HoldRegistry("absent", true, 0); return err })
+		if !errors.Is(err, meta.ErrNotFound) {
+			t.Errorf("holding an absent row: %v", err)
+		}
+	})
 }
