@@ -40,6 +40,8 @@ type Options struct {
 	Clock func() time.Time
 	// Log gets what a fence cut; nil discards.
 	Log *slog.Logger
+	// Marks is the file of the policies' high-water marks; "" keeps none (and then nothing tells an older copy of the database).
+	Marks string
 	// Live reports whether this node may decide at all (its lease); nil is always. While it may not, everything is refused.
 	Live func() bool
 }
@@ -58,7 +60,10 @@ type Ask struct {
 	// Peer is the connection that the bytes would leave on; nil for what stays inside the installation.
 	Peer *network.Peer
 	// To is the identity of the receiving registry (Import).
-	To          string
+	To string
+	// Sealed says that only the installation itself can read what leaves (Backup); Batch names all that one backup takes.
+	Sealed      bool
+	Batch       string
 	Correlation string
 	UserAgent   string
 }
@@ -70,6 +75,7 @@ type Gate struct {
 	clock func() time.Time
 	log   *slog.Logger
 	live  func() bool
+	marks *marks
 	// shared holds decisions that are on record, so that the ranges of one blob on one connection need one record.
 	shared *lru.Cache[shareKey, string]
 
@@ -106,7 +112,11 @@ func New(o Options) (*Gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Gate{db: o.DB, audit: o.Audit, clock: o.Clock, log: o.Log, live: o.Live, shared: shared, wards: map[string]*ward{}}, nil
+	marks, err := openMarks(o.Marks)
+	if err != nil {
+		return nil, err
+	}
+	return &Gate{db: o.DB, audit: o.Audit, clock: o.Clock, log: o.Log, live: o.Live, marks: marks, shared: shared, wards: map[string]*ward{}}, nil
 }
 
 // Decision is a wish that the gate has found allowed, not yet on record. Only Release makes a Grant of it.
@@ -190,9 +200,29 @@ func (g *Gate) Look(d Decision) {
 	}
 }
 
-// share is the key under which d's record may serve again; only a pull on a live connection has one.
+// End records how much of a batch really left, and whether that was all.
+func (g *Gate) End(d Decision, complete bool, bytes int64) {
+	if !d.valid {
+		return
+	}
+	outcome := audit.Completed
+	if !complete {
+		outcome = audit.Aborted
+	}
+	r := g.record(d.row, d.ask, outcome, nil)
+	if key, ok := d.share(); ok {
+		r.Decision, _ = g.shared.Get(key)
+	}
+	r.Bytes = bytes
+	g.audit.Note(r)
+}
+
+// share is the key under which d's record may serve again: a pull's on a live connection, and all that one backup takes of a registry.
 func (d Decision) share() (shareKey, bool) {
 	a := d.ask
+	if a.Route == Backup && a.Batch != "" {
+		return shareKey{registry: a.Registry, caller: a.Caller.ID, peer: a.Batch, epoch: d.row.Epoch}, true
+	}
 	if a.Peer == nil || a.Digest == "" || a.Route != Pull {
 		return shareKey{}, false
 	}
@@ -205,7 +235,7 @@ func (g *Gate) record(row meta.RegistryRow, a Ask, outcome audit.Outcome, refusa
 		Resource: row.ResourceID, Registry: row.ID, LoginServer: row.LoginServer, Epoch: row.Epoch,
 		Route: string(a.Route), Repository: string(a.Repository), Reference: a.Reference, Digest: string(a.Digest),
 		MediaType: a.MediaType, Bytes: a.Size, Correlation: a.Correlation,
-		Caller: audit.Caller{ID: a.Caller.ID, Name: a.Caller.Name, Type: string(a.Caller.Type), Credential: a.Caller.Credential, Tenant: a.Caller.Tenant},
+		Caller: callerOf(a.Caller),
 		Source: audit.Source{UserAgent: a.UserAgent},
 	}
 	if a.Peer != nil {
@@ -218,6 +248,10 @@ func (g *Gate) record(row meta.RegistryRow, a Ask, outcome audit.Outcome, refusa
 	return r
 }
 
+func callerOf(c identity.Caller) audit.Caller {
+	return audit.Caller{ID: c.ID, Name: c.Name, Type: string(c.Type), Credential: c.Credential, Tenant: c.Tenant}
+}
+
 // action is the ARM action that a route's record carries.
 func action(r Route) string {
 	switch r {
@@ -225,6 +259,8 @@ func action(r Route) string {
 		return "Microsoft.ContainerRegistry/registries/importImage/action"
 	case ExportPipeline:
 		return "Microsoft.ContainerRegistry/registries/exportPipelines/write"
+	case Backup:
+		return "Embargo.Containment/backup/action"
 	}
 	return "Microsoft.ContainerRegistry/registries/pull/read"
 }

@@ -4,6 +4,7 @@ package egress
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -132,7 +133,7 @@ func (f *Flow) Close(complete bool) {
 	f.ward.idle.Broadcast()
 	refused := f.refused
 	f.ward.mu.Unlock()
-	if !open {
+	if !open || f.g.ask.Route == Backup { // a batch is recorded as a whole, by End
 		return
 	}
 	outcome := audit.Completed
@@ -212,7 +213,11 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 		}
 	}
 	g.stop(w, epoch, verdicts, cut)
-	return g.settle(w, verdicts)
+	marked := g.marks.raise(registry, mark{Epoch: epoch, Deleted: errors.Is(err, meta.ErrNotFound)})
+	if marked != nil {
+		marked = fault.New(fault.Unavailable, "The change is committed and in force, but its high-water mark could not be written, so an older copy of the database would not be known for one.").Because(marked)
+	}
+	return errors.Join(marked, g.settle(w, verdicts))
 }
 
 // stop marks each flow with its verdict and resets the connections that are refused.

@@ -17,6 +17,8 @@ func judge(tx *meta.Tx, row meta.RegistryRow, a Ask) error {
 		return judgePull(row, a)
 	case Import:
 		return judgeImport(tx, row, a)
+	case Backup:
+		return judgeBackup(tx, a)
 	}
 	return fault.New(fault.Denied, "The route %s is not open: the gate knows no rule by which it could be.", a.Route)
 }
@@ -33,6 +35,11 @@ func judgePull(row meta.RegistryRow, a Ask) error {
 func judgeImport(tx *meta.Tx, source meta.RegistryRow, a Ask) error {
 	if a.To == source.ID {
 		return nil
+	}
+	if source.Held {
+		return fault.New(fault.ExportsDisabled,
+			"Importing from the registry '%s' (%s) is not supported because this installation runs on a restored copy that nobody has confirmed. "+
+				"An owner confirms it with 'embargo restore confirm'.", source.Name, source.ResourceID).At(source.ResourceID)
 	}
 	if !source.Exports {
 		return fault.New(fault.ExportsDisabled,
@@ -56,6 +63,26 @@ func judgeImport(tx *meta.Tx, source meta.RegistryRow, a Ask) error {
 						"Set properties.networkRuleBypassOptions to 'AzureServices' there to allow import.",
 					source.Name, target.Name, r.Name, r.ResourceID).At(r.ResourceID)
 			}
+		}
+	}
+	return nil
+}
+
+// judgeBackup: R18. A backup holds the content and the names of every registry, so the strictest of them decides: while exports are disabled anywhere, it is
+// made only when nobody but the installation's own key can open it.
+func judgeBackup(tx *meta.Tx, a Ask) error {
+	if a.Sealed {
+		return nil
+	}
+	rows, err := tx.Registries()
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if !r.Exports {
+			return fault.New(fault.ExportsDisabled,
+				"A backup that others than this installation can open is an export, and it is not supported because the registry '%s' has exports disabled "+
+					"(policies.exportPolicy.status of %s). Leave out the further recipients: the backup is then encrypted to the installation's own key alone.", r.Name, r.ResourceID).At(r.ResourceID)
 		}
 	}
 	return nil

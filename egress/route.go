@@ -82,7 +82,7 @@ var Register = [...]Entry{
 	{Referrer, Judged, "referrers are listed and served as any manifest of their repository", "registry"},
 	{Names, Judged, "names are listed only to those who may read them; absent and forbidden answer alike", "oci"},
 	{Diagnostics, Judged, "logs hold no content and no secret; nothing is sent anywhere", "server"},
-	{Backup, Absent, "no backup command exists", "cmd/embargo"},
+	{Backup, Judged, "while exports are disabled anywhere, a backup is encrypted to the installation's own key and to no other; asked of every digest", "egress"},
 	{AdminUser, Judged, "the admin user is off until enabled; its passwords are made at random", "identity"},
 	{OldToken, Judged, "a token is judged at every request by the policy, the principal and the registry's identity now", "identity"},
 	{TrustedService, Judged, "an import across a restricted network needs networkRuleBypassOptions AzureServices on both sides", "egress"},

@@ -29,8 +29,8 @@ type Column struct {
 var notCopied = []string{"goose_db_version", "nodes", "uploads"}
 
 // Snapshot hands over a copy: for each table its head, then its rows. A row's values are string, int64, bool or []byte by the kinds of the columns, and are
-// valid until the call returns. All is read in one transaction, so it is one instant's. It returns the schema's version.
-func (db *DB) Snapshot(ctx context.Context, head func(t Table) error, row func(values []any) error) (schema int64, err error) {
+// valid until the call returns. All is read in one transaction, so it is one instant's; also reads what else must be of that instant. It returns the schema's version.
+func (db *DB) Snapshot(ctx context.Context, head func(t Table) error, row func(values []any) error, also func(tx *Tx) error) (schema int64, err error) {
 	err = db.Read(ctx, func(tx *Tx) error {
 		if err := tx.Row(`SELECT MAX(version_id) FROM goose_db_version`).Scan(&schema); err != nil {
 			return err
@@ -44,7 +44,7 @@ func (db *DB) Snapshot(ctx context.Context, head func(t Table) error, row func(v
 				return fmt.Errorf("copying the table %s: %w", name, err)
 			}
 		}
-		return nil
+		return also(tx)
 	})
 	return schema, err
 }

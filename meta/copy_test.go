@@ -41,7 +41,7 @@ func snapshot(t *testing.T, db *meta.DB) held {
 		h.lines = append(h.lines, fmt.Sprintf("%q", own))
 		h.put = append(h.put, func(put func(t meta.Table, values []any) error) error { return put(of, own) })
 		return nil
-	})
+	}, nothing)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,12 +166,12 @@ func TestSnapshotIsOneInstant(t *testing.T) {
 			return db.Write(context.WithoutCancel(t.Context()), func(tx *meta.Tx) error {
 				return tx.SetInstallation(fmt.Sprintf("zzz-%d", rows), "written while the copy was taken")
 			})
-		})
+		}, nothing)
 		if err != nil || rows != len(before.put) {
 			t.Errorf("%d rows were copied, %v; there were %d when it began", rows, err, len(before.put))
 		}
 		stop := errors.New("enough")
-		if _, err := db.Snapshot(t.Context(), func(meta.Table) error { return stop }, nil); !errors.Is(err, stop) {
+		if _, err := db.Snapshot(t.Context(), func(meta.Table) error { return stop }, nil, nothing); !errors.Is(err, stop) {
 			t.Errorf("a reader that wants no more: %v", err)
 		}
 	})

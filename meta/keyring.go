@@ -217,3 +217,9 @@ func (tx *Tx) Installation(key string) (string, error) {
 	err := tx.Row(`SELECT value FROM installation WHERE key = $1`, key).Scan(&v)
 	return v, err
 }
+
+// ForgetInstallation removes a fact of the installation; one that is not there is no error.
+func (tx *Tx) ForgetInstallation(key string) error {
+	_, err := tx.Exec(`DELETE FROM installation WHERE key = $1`, key)
+	return err
+}

@@ -156,3 +156,80 @@ func (s *Service) AskImport(tx *meta.Tx, source, target meta.RegistryRow, image 
 	})
 	return err
 }
+
+// BackupRun is one backup, as the gate sees it.
+type BackupRun struct {
+	// ID names the run in the record, Where its destination.
+	ID, Where string
+	// Sealed says that nobody but the installation can open it.
+	Sealed bool
+	Caller identity.Caller
+}
+
+func (b BackupRun) ask(registry string, d name.Digest) egress.Ask {
+	return egress.Ask{Route: egress.Backup, Registry: registry, Digest: d, Reference: b.Where, Sealed: b.Sealed, Batch: b.ID, Caller: b.Caller}
+}
+
+// BeginBackup asks of every registry whether a backup may take its content (R18). Each answer is on record, a refusal is returned.
+func (s *Service) BeginBackup(ctx context.Context, b BackupRun) error {
+	rows, err := s.registries(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if _, err := s.releaseBackup(ctx, b, r.ID, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// OpenBackup opens content of a registry for a backup (R18): the policy is asked again, of each digest.
+func (s *Service) OpenBackup(ctx context.Context, b BackupRun, registry string, d name.Digest) (oci.Content, error) {
+	grant, err := s.releaseBackup(ctx, b, registry, d)
+	if err != nil {
+		return nil, err
+	}
+	return s.blobs.Open(ctx, grant, d)
+}
+
+func (s *Service) releaseBackup(ctx context.Context, b BackupRun, registry string, d name.Digest) (egress.Grant, error) {
+	var decision egress.Decision
+	err := s.db.Read(ctx, func(tx *meta.Tx) (err error) {
+		decision, err = s.gate.Decide(tx, b.ask(registry, d))
+		return err
+	})
+	if err != nil {
+		return egress.Grant{}, err
+	}
+	return s.gate.Release(ctx, decision)
+}
+
+// EndBackup records of every registry how many bytes of it the backup took, and whether that was all.
+func (s *Service) EndBackup(ctx context.Context, b BackupRun, complete bool, bytes map[string]int64) error {
+	rows, err := s.registries(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		err := s.db.Read(ctx, func(tx *meta.Tx) error {
+			decision, err := s.gate.Decide(tx, b.ask(r.ID, ""))
+			if err == nil {
+				s.gate.End(decision, complete, bytes[r.ID])
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) registries(ctx context.Context) (rows []meta.RegistryRow, err error) {
+	err = s.db.Read(ctx, func(tx *meta.Tx) error {
+		rows, err = tx.Registries()
+		return err
+	})
+	return rows, err
+}

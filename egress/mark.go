@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package egress
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/meta"
+)
+
+// marks is the high-water mark of every registry's epoch, in a file outside the database: what tells an older copy of the database from the one that was in
+// force. A deleted registry stays in it, so that a copy in which it still lives is known for older.
+type marks struct {
+	path string
+
+	mu   sync.Mutex
+	seen map[string]mark
+}
+
+type mark struct {
+	Epoch   int64 `json:"epoch"`
+	Deleted bool  `json:"deleted,omitempty"`
+}
+
+type marksFile struct {
+	About      string          `json:"about"`
+	Registries map[string]mark `json:"registries"`
+}
+
+const marksAbout = "The highest policy epoch of each registry. Keep this file: it shows when a database is an older copy, whose registries are then held."
+
+// openMarks reads the file if it is there. An empty path keeps none.
+func openMarks(path string) (*marks, error) {
+	m := &marks{path: path, seen: map[string]mark{}}
+	if path == "" {
+		return m, nil
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	f := marksFile{Registries: m.seen}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, fmt.Errorf("the policy epochs in %s are damaged: %w. Put the file back from where it is kept; without it the installation can't tell an older copy of its database", path, err)
+	}
+	return m, nil
+}
+
+// raise makes an epoch durable; lower ones change nothing.
+func (m *marks) raise(registry string, to mark) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if was := m.seen[registry]; m.path == "" || was.Epoch >= to.Epoch && was.Deleted == to.Deleted || was.Deleted {
+		return nil
+	}
+	m.seen[registry] = to
+	return m.save()
+}
+
+// save replaces the file as a whole and syncs it; the caller holds the lock.
+func (m *marks) save() error {
+	b, err := json.MarshalIndent(marksFile{marksAbout, m.seen}, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(m.path), ".policy-epochs-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(tmp.Name()) }() // gone by its renaming, unless something failed
+	_, err = tmp.Write(append(b, '\n'))
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), m.path)
+	}
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(m.path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Hold is why the installation's registries are held.
+type Hold struct {
+	Since time.Time `json:"since"`
+	Why   string    `json:"why"`
+	// Registries are the names of those that are held.
+	Registries []string `json:"registries"`
+}
+
+// The facts of the installation that a hold is made of.
+const (
+	factRestored = "egress/restored"
+	factHold     = "egress/hold"
+)
+
+// Restored says in the transaction that fills a database that it is a copy: it is held at its first start unless the marks there show that it is as new as
+// what was in force.
+func Restored(tx *meta.Tx, backup string) error { return tx.SetInstallation(factRestored, backup) }
+
+// Reconcile compares the database with the marks before anything is served. A database that is older than they say, or a restored one that they do not know, is
+// held: each registry lets nothing out and has no public side until Confirm. Hold.Why is "" when nothing is held.
+func (g *Gate) Reconcile(ctx context.Context) (Hold, error) {
+	var hold Hold
+	var after map[string]int64
+	err := g.db.Write(ctx, func(tx *meta.Tx) error {
+		hold, after = Hold{}, map[string]int64{}
+		rows, err := tx.Registries()
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			after[r.ID] = r.Epoch
+		}
+		why, err := g.older(tx, rows)
+		if err != nil {
+			return err
+		}
+		if why == "" {
+			hold, err = held(tx)
+			return err
+		}
+		hold = Hold{Since: tx.Now(), Why: why}
+		for _, r := range rows {
+			hold.Registries = append(hold.Registries, r.Name)
+			if after[r.ID], err = tx.HoldRegistry(r.ID, true, g.marks.seen[r.ID].Epoch); err != nil {
+				return err
+			}
+		}
+		return g.putHold(tx, hold)
+	})
+	if err != nil {
+		return hold, fmt.Errorf("comparing the database with its policy epochs: %w", err)
+	}
+	return hold, g.raiseAll(after)
+}
+
+func (g *Gate) putHold(tx *meta.Tx, hold Hold) error {
+	b, err := json.Marshal(hold)
+	if err != nil {
+		return err
+	}
+	if err := tx.SetInstallation(factHold, string(b)); err != nil {
+		return err
+	}
+	return g.audit.Append(tx, audit.Record{Kind: audit.Security, Action: "Embargo.Containment/restore/hold/action", Outcome: audit.Succeeded,
+		Route: string(Weakening), Reason: hold.Why, Caller: audit.Caller{ID: "embargo", Name: "embargo", Type: "Local"}, After: b})
+}
+
+// older says why the database is not known to be the newest, "" when it is. It takes the note of a restore away.
+func (g *Gate) older(tx *meta.Tx, rows []meta.RegistryRow) (string, error) {
+	backup, err := tx.Installation(factRestored)
+	if err != nil && !errors.Is(err, meta.ErrNotFound) {
+		return "", err
+	}
+	restored := err == nil
+	if restored {
+		if err := tx.ForgetInstallation(factRestored); err != nil {
+			return "", err
+		}
+	}
+	for _, r := range rows {
+		seen, known := g.marks.seen[r.ID]
+		switch {
+		case seen.Deleted:
+			return fmt.Sprintf("the database still has the registry '%s', which was deleted: it is an older copy", r.Name), nil
+		case seen.Epoch > r.Epoch:
+			return fmt.Sprintf("the policy of the registry '%s' stands at epoch %d in the database, and was at %d: the database is an older copy", r.Name, r.Epoch, seen.Epoch), nil
+		case restored && !known:
+			return fmt.Sprintf("the database was restored from the backup %s, and nothing here shows that no policy was tightened since", backup), nil
+		}
+	}
+	return "", nil
+}
+
+// held reads the hold there is.
+func held(tx *meta.Tx) (Hold, error) {
+	var h Hold
+	text, err := tx.Installation(factHold)
+	if errors.Is(err, meta.ErrNotFound) {
+		return h, nil
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &h)
+	}
+	return h, err
+}
+
+// Held is the hold there is; Why is "" when there is none.
+func (g *Gate) Held(ctx context.Context) (h Hold, err error) {
+	err = g.db.Read(ctx, func(tx *meta.Tx) error {
+		h, err = held(tx)
+		return err
+	})
+	return h, err
+}
+
+// Confirm ends a hold: the policies that the registries' documents state are in force again. It is recorded with who confirmed it. That the caller may was
+// asked before. Errors: Conflict when nothing is held.
+func (g *Gate) Confirm(ctx context.Context, c identity.Caller, source audit.Source) (Hold, error) {
+	var hold Hold
+	var after map[string]int64
+	err := g.db.Write(ctx, func(tx *meta.Tx) error {
+		var err error
+		after = map[string]int64{}
+		if hold, err = held(tx); err != nil {
+			return err
+		}
+		if hold.Why == "" {
+			return fault.New(fault.Conflict, "Nothing waits for a confirmation: this installation's database is the newest one known.")
+		}
+		rows, err := tx.Registries()
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			if r.Held {
+				if after[r.ID], err = tx.HoldRegistry(r.ID, false, r.Epoch); err != nil {
+					return err
+				}
+			}
+		}
+		before, err := json.Marshal(hold)
+		if err != nil {
+			return err
+		}
+		if err := tx.ForgetInstallation(factHold); err != nil {
+			return err
+		}
+		return g.audit.Append(tx, audit.Record{Kind: audit.Security, Action: "Embargo.Containment/restore/confirm/action", Outcome: audit.Succeeded,
+			Route: string(Weakening), Reason: "The restored copy is confirmed: its registries' own policies are in force again.", Caller: callerOf(c), Source: source, Before: before})
+	})
+	if err != nil {
+		return hold, err
+	}
+	return hold, g.raiseAll(after)
+}
+
+func (g *Gate) raiseAll(epochs map[string]int64) error {
+	g.marks.mu.Lock()
+	defer g.marks.mu.Unlock()
+	if g.marks.path == "" {
+		return nil
+	}
+	for id, epoch := range epochs {
+		if was := g.marks.seen[id]; epoch > was.Epoch {
+			g.marks.seen[id] = mark{Epoch: epoch}
+		}
+	}
+	return g.marks.save()
+}
