@@ -19,7 +19,7 @@ import (
 	"github.com/embargo-registry/embargo/meta"
 )
 
-// keySet is the signing keys that are live: the first signs, all verify.
+// keySet is the signing keys that are live, newest first: the first signs, all verify.
 type keySet struct {
 	read time.Time
 	kids []string
@@ -27,8 +27,8 @@ type keySet struct {
 }
 
 const (
-	// liveKeys is how many keys verify: the one in use and the one before it, whose tokens live out their hours.
-	liveKeys = 2
+	// oldestToken is how long after a key's last use something that it signed may still be valid.
+	oldestToken = RefreshTokenLife + 2*leeway
 	// keysFresh is how long a set read from the database is believed: other nodes rotate too.
 	keysFresh = 15 * time.Second
 )
@@ -65,7 +65,7 @@ func (s *Service) readKeys(ctx context.Context, tx *meta.Tx) (*keySet, error) {
 	set := &keySet{read: s.clock(), keys: map[string]*ecdsa.PrivateKey{}}
 	read := func(tx *meta.Tx) error {
 		set.kids = nil
-		rows, err := tx.Query(`SELECT kid, sealed FROM signing_keys ORDER BY created_us DESC, kid LIMIT $1`, liveKeys)
+		rows, err := tx.Query(`SELECT kid, sealed FROM signing_keys ORDER BY created_us DESC, kid`)
 		if err != nil {
 			return err
 		}
@@ -117,17 +117,25 @@ func (s *Service) addKey(tx *meta.Tx) error {
 	return err
 }
 
-// RotateKeys makes a new signing key and keeps the one before it for the tokens that it signed; older ones go. It returns the new key's id.
-func (s *Service) RotateKeys(ctx context.Context, also func(tx *meta.Tx, kid string) error) (string, error) {
+// RotateKeys makes a new signing key. Those before it verify on until what they signed has expired; revoke removes them at once, so that every token is void. It
+// returns the new key's id; also runs in the same transaction.
+func (s *Service) RotateKeys(ctx context.Context, revoke bool, also func(tx *meta.Tx, kid string) error) (string, error) {
 	kid := ""
 	err := s.db.Write(ctx, func(tx *meta.Tx) error {
+		if revoke {
+			if _, err := tx.Exec(`DELETE FROM signing_keys`); err != nil {
+				return err
+			}
+		}
 		if err := s.addKey(tx); err != nil {
 			return err
 		}
 		if err := tx.Row(`SELECT kid FROM signing_keys ORDER BY created_us DESC, kid LIMIT 1`).Scan(&kid); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(`DELETE FROM signing_keys WHERE kid NOT IN (SELECT kid FROM signing_keys ORDER BY created_us DESC, kid LIMIT $1)`, liveKeys); err != nil {
+		// A key's last use was when its successor was made.
+		if _, err := tx.Exec(`DELETE FROM signing_keys WHERE created_us < (SELECT MAX(n.created_us) FROM signing_keys n WHERE n.created_us < $1)`,
+			meta.Micros(tx.Now().Add(-oldestToken))); err != nil {
 			return err
 		}
 		if also == nil {

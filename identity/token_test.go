@@ -230,7 +230,8 @@ func TestForgedTokens(t *testing.T) {
 	})
 }
 
-// Rotation keeps the tokens of the key before and ends those of the one before that, also where they were seen before, and on other nodes.
+// Rotation keeps the tokens of the keys before until they have all expired, however often it is done; revoking ends them at once, also where they were seen
+// before, and on other nodes.
 func TestRotateKeys(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		services := []*identity.Service{b.Service}
@@ -238,7 +239,6 @@ func TestRotateKeys(t *testing.T) {
 			services = append(services, b.another(b.db))
 		}
 		p, _ := b.principal(identity.User, "ada@example.com", "", name.ResourceID{})
-		old := b.token(p, armAudience)
 		good := func(token string, want bool) {
 			t.Helper()
 			for _, s := range services {
@@ -247,22 +247,45 @@ func TestRotateKeys(t *testing.T) {
 				}
 			}
 		}
-		good(old, true)
 		recorded := ""
-		rotate := func() {
-			kid, err := b.RotateKeys(t.Context(), func(_ *meta.Tx, kid string) error { recorded = kid; return nil })
+		rotate := func(revoke bool) {
+			kid, err := b.RotateKeys(t.Context(), revoke, func(_ *meta.Tx, kid string) error { recorded = kid; return nil })
 			if err != nil || kid != recorded {
 				t.Fatal(kid, recorded, err)
 			}
 			b.pass(time.Minute)
 		}
-		rotate()
-		good(old, true)
-		next := b.token(p, armAudience)
-		good(next, true)
-		rotate()
-		good(old, false)
-		good(next, true)
+		var tokens []string
+		for range 3 {
+			tokens = append(tokens, b.token(p, armAudience))
+			for _, token := range tokens {
+				good(token, true)
+			}
+			rotate(false)
+		}
+		for _, token := range tokens {
+			good(token, true)
+		}
+		// As if all that had been more than a day ago: at the next rotation the keys whose last token has expired go, and the one that signed until now stays.
+		err := b.db.Write(t.Context(), func(tx *meta.Tx) error {
+			_, err := tx.Exec(`UPDATE signing_keys SET created_us = created_us - $1`, (25 * time.Hour).Microseconds())
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := b.token(p, armAudience)
+		rotate(false)
+		good(tokens[0], false)
+		good(tokens[2], false)
+		good(last, true)
+		before := recorded
+		rotate(true)
+		good(last, false)
+		if recorded == before {
+			t.Error("revoking made no new key")
+		}
+		rotate(false)
 		set, err := b.JWKS(t.Context())
 		if err != nil || len(set.Keys) != 2 || set.Keys[0].KeyID != recorded {
 			t.Fatalf("%+v, %v", set, err)

@@ -14,11 +14,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 )
 
 // Keyring holds the installation keys: AES-256 keys that seal what must be readable again. The newest seals; all of them open.
 // Its file has a line a key, oldest first: <key id> <base64 of 32 bytes>. It is mode 0600 and lies outside the database.
+// It is safe for concurrent use.
 type Keyring struct {
+	mu   sync.RWMutex
 	keys map[string]cipher.AEAD
 	last string
 }
@@ -100,29 +103,37 @@ func ParseKeyring(text string) (*Keyring, error) {
 	return k, nil
 }
 
-// Rotate adds a fresh key to the file; it seals from then on. What older keys sealed stays readable.
-func (k *Keyring) Rotate(path string) (*Keyring, error) {
+// Rotate adds a fresh key to the file, and then to the ring: it seals from then on. What older keys sealed stays readable.
+func (k *Keyring) Rotate(path string) error {
 	old, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	line, err := freshKey()
 	if err != nil {
-		return nil, err
+		return err
+	}
+	text := strings.TrimRight(string(old), "\n") + "\n" + line
+	next, err := ParseKeyring(text)
+	if err != nil {
+		return err
 	}
 	tmp := path + ".new"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	_, err = f.WriteString(strings.TrimRight(string(old), "\n") + "\n" + line)
+	_, err = f.WriteString(text)
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = errors.Join(os.Rename(tmp, path), syncDir(filepath.Dir(path)))
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return LoadKeyring(path)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.keys, k.last = next.keys, next.last
+	return nil
 }
 
 func freshKey() (string, error) {
@@ -142,12 +153,21 @@ func syncDir(dir string) error {
 }
 
 // KeyID is the id of the key that seals.
-func (k *Keyring) KeyID() string { return k.last }
+func (k *Keyring) KeyID() string {
+	id, _ := k.sealer()
+	return id
+}
+
+func (k *Keyring) sealer() (string, cipher.AEAD) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.last, k.keys[k.last]
+}
 
 // Seal encrypts plaintext for a purpose; it opens for the same purpose only. The result carries its version and key id.
 func (k *Keyring) Seal(purpose string, plaintext []byte) ([]byte, error) {
-	aead := k.keys[k.last]
-	id, err := hex.DecodeString(k.last)
+	last, aead := k.sealer()
+	id, err := hex.DecodeString(last)
 	if err != nil {
 		return nil, err
 	}
@@ -166,9 +186,12 @@ func (k *Keyring) Open(purpose string, sealed []byte) ([]byte, error) {
 		return nil, fmt.Errorf("the sealed secret %q has an unknown form", purpose)
 	}
 	id := hex.EncodeToString(sealed[1 : 1+keyIDBytes])
+	k.mu.RLock()
 	aead, ok := k.keys[id]
+	last := k.last
+	k.mu.RUnlock()
 	if !ok {
-		return nil, fmt.Errorf("the secret %q is sealed by the installation key %s, which is not here (the keys here end with %s): put back the installation key that belongs to this database", purpose, id, k.last)
+		return nil, fmt.Errorf("the secret %q is sealed by the installation key %s, which is not here (the keys here end with %s): put back the installation key that belongs to this database", purpose, id, last)
 	}
 	body := sealed[1+keyIDBytes:]
 	if len(body) < aead.NonceSize() {
@@ -203,6 +226,84 @@ func (tx *Tx) Secret(name string) ([]byte, error) {
 func (tx *Tx) DeleteSecret(name string) error {
 	_, err := tx.Exec(`DELETE FROM secrets WHERE name = $1`, name)
 	return err
+}
+
+// eachSecret visits the stored secrets. The purpose of a stored secret is its name.
+func (tx *Tx) eachSecret(visit func(name string, sealed []byte) error) error {
+	rows, err := tx.Query(`SELECT name, sealed FROM secrets ORDER BY name`)
+	if err != nil {
+		return err
+	}
+	all := map[string][]byte{}
+	var names []string
+	for rows.Next() {
+		var name string
+		var sealed []byte
+		if err := rows.Scan(&name, &sealed); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		names, all[name] = append(names, name), sealed
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := visit(n, all[n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SealedSecrets are the names of the stored secrets that ring does not open; a nil ring opens none.
+func (tx *Tx) SealedSecrets(ring *Keyring) (names []string, err error) {
+	err = tx.eachSecret(func(name string, sealed []byte) error {
+		if ring.Opens(name, sealed) {
+			return nil
+		}
+		names = append(names, name)
+		return nil
+	})
+	return names, err
+}
+
+// Opens reports whether ring opens what was sealed for a purpose; a nil ring opens nothing.
+func (k *Keyring) Opens(purpose string, sealed []byte) bool {
+	if k == nil {
+		return false
+	}
+	_, err := k.Open(purpose, sealed)
+	return err == nil
+}
+
+// ResealSecrets seals every stored secret by the ring's newest key.
+func (tx *Tx) ResealSecrets(ring *Keyring) error {
+	return tx.eachSecret(func(name string, sealed []byte) error {
+		again, err := ring.Reseal(name, sealed)
+		if err != nil {
+			return err
+		}
+		return tx.PutSecret(name, again)
+	})
+}
+
+// Reseal opens what was sealed and seals it by the newest key.
+func (k *Keyring) Reseal(purpose string, sealed []byte) ([]byte, error) {
+	plain, err := k.Open(purpose, sealed)
+	if err != nil {
+		return nil, err
+	}
+	return k.Seal(purpose, plain)
+}
+
+// ForgetSealed removes the stored secrets that ring does not open.
+func (tx *Tx) ForgetSealed(ring *Keyring) error {
+	return tx.eachSecret(func(name string, sealed []byte) error {
+		if ring.Opens(name, sealed) {
+			return nil
+		}
+		return tx.DeleteSecret(name)
+	})
 }
 
 // SetInstallation keeps a fact of the installation under a key, in place of an older one.

@@ -96,7 +96,7 @@ func TestDamagedSealsAreRefused(t *testing.T) {
 
 func TestKeyringFileMode(t *testing.T) {
 	k, path := newKeyring(t)
-	if _, err := k.Rotate(path); err != nil {
+	if err := k.Rotate(path); err != nil {
 		t.Fatal(err)
 	}
 	for mode, ok := range map[os.FileMode]bool{0o600: true, 0o400: true, 0o640: false, 0o604: false, 0o620: false, 0o644: false, 0o601: false} {
@@ -159,26 +159,39 @@ func TestDamagedKeyringsAreRefused(t *testing.T) {
 	opens(t, k, seal(t, k, "secret"), "secret")
 }
 
-// After a rotation the new key seals, the old one still opens, and the old keyring does not have the new key.
+// After a rotation the new key seals, in this keyring and in one that is loaded; what the old one sealed opens, and a copy of the old file does not have the new key.
 func TestRotate(t *testing.T) {
-	old, path := newKeyring(t)
-	before := seal(t, old, "before")
-	rotated, err := old.Rotate(path)
+	k, path := newKeyring(t)
+	before, id := seal(t, k, "before"), k.KeyID()
+	old, err := meta.LoadKeyring(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rotated.KeyID() == old.KeyID() {
+	if err := k.Rotate(path); err != nil {
+		t.Fatal(err)
+	}
+	if k.KeyID() == id {
 		t.Error("the key that seals is the old one")
 	}
-	after := seal(t, rotated, "after")
+	after := seal(t, k, "after")
 	loaded, err := meta.LoadKeyring(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	opens(t, loaded, before, "before")
-	opens(t, loaded, after, "after")
-	if _, err := old.Open("ca", after); err == nil || !strings.Contains(err.Error(), rotated.KeyID()) {
+	for _, ring := range []*meta.Keyring{k, loaded} {
+		opens(t, ring, before, "before")
+		opens(t, ring, after, "after")
+	}
+	if _, err := old.Open("ca", after); err == nil || !strings.Contains(err.Error(), k.KeyID()) {
 		t.Errorf("the old keyring opens what the new key sealed: %v", err)
+	}
+	again, err := k.Reseal("ca", before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opens(t, k, again, "before")
+	if old.Opens("ca", again) || !old.Opens("ca", before) || k.Opens("other", again) || (*meta.Keyring)(nil).Opens("ca", before) {
+		t.Error("Opens tells what it should not, or does not tell what it should")
 	}
 	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
 		t.Errorf("beside the file there is more: %v, %v", entries, err)

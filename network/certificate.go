@@ -8,9 +8,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -20,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 )
 
@@ -34,16 +37,26 @@ const (
 // Authority is an installation's own certificate authority. It makes server certificates for the installation's own names
 // and for no other. Safe for concurrent use.
 type Authority struct {
-	cert  *x509.Certificate
-	key   crypto.Signer
 	hosts Hosts
 	clock func() time.Time
 
-	mu     sync.Mutex
+	mu sync.Mutex
+	issuer
+	// next is the authority that will be in use: published for clients to trust, and signing nothing yet.
+	next   *issuer
 	minted map[string]*tls.Certificate
 }
 
-const authoritySecret = "network/authority"
+// issuer is an authority's certificate with its key.
+type issuer struct {
+	cert *x509.Certificate
+	key  crypto.Signer
+}
+
+const (
+	authoritySecret = "network/authority"
+	nextSecret      = "network/authority-next"
+)
 
 // LoadAuthority reads the authority that all nodes share from the database, where the keyring has sealed it, and makes it
 // first when there is none yet. made says that this call made it.
@@ -56,9 +69,13 @@ func LoadAuthority(ctx context.Context, db *meta.DB, ring *meta.Keyring, hosts H
 	if err != nil {
 		return nil, false, err
 	}
-	var sealed []byte
+	var sealed, next []byte
 	err = db.Write(ctx, func(tx *meta.Tx) error {
 		made = false
+		var err error
+		if next, err = tx.Secret(nextSecret); err != nil && !errors.Is(err, meta.ErrNotFound) {
+			return err
+		}
 		stored, err := tx.Secret(authoritySecret)
 		if errors.Is(err, meta.ErrNotFound) {
 			made, sealed = true, own
@@ -70,37 +87,116 @@ func LoadAuthority(ctx context.Context, db *meta.DB, ring *meta.Keyring, hosts H
 	if err != nil {
 		return nil, false, fmt.Errorf("the certificate authority: %w", err)
 	}
-	text, err := ring.Open(authoritySecret, sealed)
+	a = &Authority{hosts: hosts, clock: clock}
+	now, err := openIssuer(ring, authoritySecret, sealed)
 	if err != nil {
-		return nil, false, fmt.Errorf("the certificate authority: %w", err)
+		return nil, false, err
 	}
-	a, err = parseAuthority(text)
-	if err != nil {
-		return nil, false, fmt.Errorf("the certificate authority: %w", err)
+	a.issuer = *now
+	if next != nil {
+		a.next, err = openIssuer(ring, nextSecret, next)
 	}
-	a.hosts, a.clock = hosts, clock
-	return a, made, nil
+	return a, made, err
 }
 
-// HasAuthority says whether an authority, which the keyring has sealed, is in the database.
-func HasAuthority(tx *meta.Tx) (bool, error) {
-	_, err := tx.Secret(authoritySecret)
-	if errors.Is(err, meta.ErrNotFound) {
-		return false, nil
+func openIssuer(ring *meta.Keyring, secret string, sealed []byte) (*issuer, error) {
+	text, err := ring.Open(secret, sealed)
+	if err != nil {
+		return nil, fmt.Errorf("the certificate authority: %w", err)
 	}
-	return err == nil, err
+	i, err := parseIssuer(text)
+	if err != nil {
+		return nil, fmt.Errorf("the certificate authority: %w", err)
+	}
+	return i, nil
 }
 
-// PEM is the authority's certificate, which clients are to trust.
+// PEM is the authority's certificate, which clients are to trust, and the next one's when there is one.
 func (a *Authority) PEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+	if a.next != nil {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.next.cert.Raw})...)
+	}
+	return text
+}
+
+// Until is when the authority's certificate ends.
+func (a *Authority) Until() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cert.NotAfter
 }
 
 // Pool trusts this authority and nothing else.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
+	pool.AppendCertsFromPEM(a.PEM())
 	return pool
+}
+
+// Prepare makes the next authority, for clients to trust before it signs anything; one that is prepared already is kept. also runs in the same transaction with the
+// SHA-256 of its certificate, in hex, which is returned.
+func (a *Authority) Prepare(ctx context.Context, db *meta.DB, ring *meta.Keyring, also func(tx *meta.Tx, fingerprint string) error) (string, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next != nil {
+		return fingerprint(a.next.cert), nil
+	}
+	text, err := makeAuthority(a.clock())
+	if err != nil {
+		return "", err
+	}
+	next, err := parseIssuer(text)
+	if err != nil {
+		return "", err
+	}
+	sealed, err := ring.Seal(nextSecret, text)
+	if err != nil {
+		return "", err
+	}
+	err = db.Write(ctx, func(tx *meta.Tx) error {
+		return errors.Join(tx.PutSecret(nextSecret, sealed), also(tx, fingerprint(next.cert)))
+	})
+	if err == nil {
+		a.next = next
+	}
+	return fingerprint(next.cert), err
+}
+
+// Finish puts the next authority in use: certificates are signed by it from the next handshake on. Connections that stand stay. Errors: Conflict when none is prepared.
+func (a *Authority) Finish(ctx context.Context, db *meta.DB, ring *meta.Keyring, also func(tx *meta.Tx, fingerprint string) error) (string, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next == nil {
+		return "", fault.New(fault.Conflict, "No next authority is prepared: run 'embargo keys rotate authority' first, and give clients the new ca.pem.")
+	}
+	err := db.Write(ctx, func(tx *meta.Tx) error {
+		stored, err := tx.Secret(nextSecret)
+		if err != nil {
+			return err
+		}
+		text, err := ring.Open(nextSecret, stored)
+		if err != nil {
+			return err
+		}
+		sealed, err := ring.Seal(authoritySecret, text)
+		if err != nil {
+			return err
+		}
+		return errors.Join(tx.PutSecret(authoritySecret, sealed), tx.DeleteSecret(nextSecret), also(tx, fingerprint(a.next.cert)))
+	})
+	if err != nil {
+		return "", err
+	}
+	a.issuer, a.next, a.minted = *a.next, nil, nil
+	return fingerprint(a.cert), nil
+}
+
+func fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
 }
 
 // Certificate is the server certificate for the name a client asked for: the common one for the management hosts and the
@@ -213,7 +309,7 @@ func blank(now time.Time, life time.Duration) (*x509.Certificate, error) {
 	return &x509.Certificate{SerialNumber: serial, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(life)}, nil
 }
 
-func parseAuthority(text []byte) (*Authority, error) {
+func parseIssuer(text []byte) (*issuer, error) {
 	pair, err := tls.X509KeyPair(text, text)
 	if err != nil {
 		return nil, err
@@ -222,5 +318,5 @@ func parseAuthority(text []byte) (*Authority, error) {
 	if !ok {
 		return nil, errors.New("its key cannot sign")
 	}
-	return &Authority{cert: pair.Leaf, key: key}, nil
+	return &issuer{cert: pair.Leaf, key: key}, nil
 }

@@ -38,11 +38,11 @@ func newHouse(t *testing.T) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := parseAuthority(text)
+	i, err := parseIssuer(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.hosts, a.clock = hosts, time.Now
+	a := &Authority{issuer: *i, hosts: hosts, clock: time.Now}
 	doors, err := NewDoors(nil)
 	if err != nil {
 		t.Fatal(err)

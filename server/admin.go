@@ -31,6 +31,7 @@ type adminSocket struct {
 	db     *meta.DB
 	dir    *dataDir
 	log    *slog.Logger
+	of     *Server
 	ending context.CancelFunc
 }
 
@@ -56,7 +57,7 @@ func (s *Server) openAdminSocket(ctx context.Context) (*adminSocket, error) {
 		return nil, err
 	}
 	base, cancel := context.WithCancel(context.Background())
-	a := &adminSocket{ln: ln, path: s.dir.file("admin.sock"), rooms: s.rooms, db: s.db, dir: s.dir, log: s.log, ending: cancel}
+	a := &adminSocket{ln: ln, path: s.dir.file("admin.sock"), rooms: s.rooms, db: s.db, dir: s.dir, log: s.log, of: s, ending: cancel}
 	a.server = &http.Server{Handler: http.HandlerFunc(a.serve), ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return base },
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
@@ -108,6 +109,10 @@ func (a *adminSocket) route(w http.ResponseWriter, r *http.Request) error {
 		return a.audit(w, r)
 	case what == "POST keys" && len(parts) == 3 && parts[2] == "rotate":
 		return a.rotateKeys(w, r)
+	case what == "POST backups" && len(parts) == 2:
+		return a.backup(w, r)
+	case what == "POST restore" && len(parts) == 3 && parts[2] == "confirm":
+		return a.confirm(w, r)
 	case parts[1] == "principals":
 		return a.principals(w, r, parts[2:])
 	}

@@ -138,19 +138,6 @@ func (a *adminSocket) record(tx *meta.Tx, verb string, p identity.Principal) err
 		Resource: "principals/" + p.ID, Caller: socketCaller(), Source: audit.Source{Address: "admin.sock", Zone: "local"}, After: after})
 }
 
-// rotateKeys makes a new signing key. The one before goes on being believed for the tokens that it signed.
-func (a *adminSocket) rotateKeys(w http.ResponseWriter, r *http.Request) error {
-	kid, err := a.rooms.identity.RotateKeys(r.Context(), func(tx *meta.Tx, kid string) error {
-		return a.rooms.audit.Append(tx, audit.Record{Kind: audit.Security, Action: "Embargo.Identity/keys/rotate/action", Outcome: audit.Succeeded,
-			Resource: "keys/" + kid, Caller: socketCaller(), Source: audit.Source{Address: "admin.sock", Zone: "local"}})
-	})
-	if err != nil {
-		return err
-	}
-	reply(w, http.StatusOK, map[string]string{"kid": kid})
-	return nil
-}
-
 // body reads a request's JSON into v.
 func body(r *http.Request, v any) error {
 	b, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))

@@ -44,6 +44,9 @@ type rooms struct {
 	identity *identity.Service
 	jobs     *job.Runner
 	lease    *meta.Lease
+	gate     *egress.Gate
+	registry *registry.Service
+	engine   *arm.Engine
 	ready    *readiness
 	first    identity.First
 
@@ -122,10 +125,11 @@ func (s *Server) openRooms(ctx context.Context, doors *network.Doors) error {
 // openProtocols makes what answers: the registry behind its protocol, the resource manager and the authority.
 func (s *Server) openProtocols(doors *network.Doors) error {
 	r := s.rooms
-	gate, err := egress.New(egress.Options{DB: s.db, Audit: r.audit, Clock: s.o.Clock, Log: s.log, Live: r.lease.Valid})
+	gate, err := egress.New(egress.Options{DB: s.db, Audit: r.audit, Clock: s.o.Clock, Log: s.log, Live: r.lease.Valid, Marks: s.dir.file("policy-epochs.json")})
 	if err != nil {
 		return err
 	}
+	r.gate = gate
 	blobs, err := blob.New(blob.Options{DB: s.db, Dir: s.dir.file("blobs"), Clock: s.o.Clock, Log: s.log})
 	if err != nil {
 		return err
@@ -134,6 +138,7 @@ func (s *Server) openProtocols(doors *network.Doors) error {
 	if err != nil {
 		return err
 	}
+	r.registry = registries
 	registries.Handle(r.jobs)
 	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(doors), Log: s.log}); err != nil {
 		return err
@@ -152,6 +157,7 @@ func (s *Server) openProtocols(doors *network.Doors) error {
 	if err != nil {
 		return err
 	}
+	r.engine = engine
 	engine.Register(r.jobs)
 	auth, err := authority.New(authority.Options{Source: source, Identity: r.identity, DB: s.db, Audit: r.audit, Log: s.log, Suffix: s.hosts.Suffix()})
 	if err != nil {

@@ -13,11 +13,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -133,11 +131,23 @@ func (s *Server) open(ctx context.Context) error {
 	if err := s.openRooms(ctx, doors); err != nil {
 		return err
 	}
+	if err := s.reconcile(ctx); err != nil {
+		return err
+	}
 	// The secret made here is told once, so nothing that may fail stands between its making and its writing down.
 	if s.rooms.first, err = s.rooms.identity.Bootstrap(ctx); err != nil {
 		return err
 	}
 	return s.announce()
+}
+
+// reconcile finds out, before anything is served, whether the database is an older copy.
+func (s *Server) reconcile(ctx context.Context) error {
+	hold, err := s.rooms.gate.Reconcile(ctx)
+	if err == nil && hold.Why != "" {
+		s.log.Warn("every registry is held: nothing is exported and the public side is shut until an owner runs 'embargo restore confirm'", "why", hold.Why, "since", hold.Since)
+	}
+	return err
 }
 
 func (s *Server) openDatabase(ctx context.Context) error {
@@ -180,29 +190,6 @@ func (s *Server) own() []netip.AddrPort {
 		out = append(out, l.door.Addr())
 	}
 	return out
-}
-
-// openKeyring reads the installation key. It makes one only for a database that has sealed nothing yet: beside one that
-// has, a new key would hide that the right one is missing.
-func (s *Server) openKeyring(ctx context.Context) error {
-	_, err := os.Stat(s.o.InstallationKey)
-	if errors.Is(err, fs.ErrNotExist) {
-		sealed := true
-		err = s.db.Read(ctx, func(tx *meta.Tx) error {
-			var err error
-			sealed, err = network.HasAuthority(tx)
-			return err
-		})
-		if err == nil && !sealed {
-			s.ring, err = meta.NewKeyring(s.o.InstallationKey)
-			return err
-		}
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	s.ring, err = meta.LoadKeyring(s.o.InstallationKey)
-	return err
 }
 
 // close undoes what was made, last first.

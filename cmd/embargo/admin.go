@@ -25,7 +25,10 @@ import (
 )
 
 // admin speaks to the running server of a data directory over its socket, which only the server's user may open.
-type admin struct{ data string }
+type admin struct{ data, token string }
+
+// as is the same with a principal's token, for what the socket alone does not permit.
+func (a *admin) as(token string) *admin { return &admin{a.data, token} }
 
 func (a *admin) flags(f *pflag.FlagSet) {
 	fallback := os.Getenv("EMBARGO_DATA")
@@ -57,6 +60,9 @@ func (a *admin) do(ctx context.Context, method, path string, body any) (io.ReadC
 	req, err := http.NewRequestWithContext(ctx, method, "http://embargo"+path, payload)
 	if err != nil {
 		return nil, err
+	}
+	if a.token != "" {
+		req.Header.Set("Authorization", "Bearer "+a.token)
 	}
 	resp, err := d.Client(dial.AdminSocket, dial.ClientOptions{Socket: socket}).Do(req)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
@@ -172,8 +178,3 @@ func principalCommand() *cobra.Command {
 		ask("delete PRINCIPAL", "Delete a principal", "json", "", oneID, of(http.MethodDelete, "")))
 }
 
-func keysCommand() *cobra.Command {
-	return group("keys", "Manage the keys that sign tokens",
-		ask("rotate", "Sign with a new key; the one before stays valid for the tokens it signed", "json", "", noArgs,
-			func([]string) (string, string, any) { return http.MethodPost, "/v1/keys/rotate", nil }))
-}

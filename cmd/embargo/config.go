@@ -219,10 +219,13 @@ func rows[T any](set func(*settings, []T) error) func(*settings, any) error {
 }
 
 // declare gives flags a flag for each key that has one, and --config.
-func declare(flags *pflag.FlagSet) {
+func declare(flags *pflag.FlagSet) { declareSome(flags) }
+
+// declareSome is declare for the keys named; none are all. The configuration file counts whole, whatever the flags.
+func declareSome(flags *pflag.FlagSet, names ...string) {
 	flags.String("config", "", "The configuration file (YAML). Environment: EMBARGO_CONFIG")
 	for _, k := range keys() {
-		if k.flag == "" {
+		if k.flag == "" || len(names) > 0 && !slices.Contains(names, k.name) {
 			continue
 		}
 		usage := fmt.Sprintf("%s Unit: %s. Environment: %s", strings.ReplaceAll(k.doc, "`", "'"), k.unit, k.env())
@@ -257,7 +260,7 @@ func load(flags *pflag.FlagSet, env func(string) (string, bool)) (settings, erro
 		if inEnv, ok := env(k.env()); ok {
 			v, source = inEnv, k.env()
 		}
-		if k.flag != "" && flags.Changed(k.flag) {
+		if k.flag != "" && flags.Lookup(k.flag) != nil && flags.Changed(k.flag) {
 			source = "--" + k.flag
 			if k.list {
 				v, err = flags.GetStringSlice(k.flag)

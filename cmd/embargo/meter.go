@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/embargo-registry/embargo/backup"
+)
+
+// meter shows progress: on a terminal as one line that changes, elsewhere as a line every few seconds.
+type meter struct {
+	w        io.Writer
+	terminal bool
+	told     time.Time
+	phase    string
+	last     backup.Progress
+}
+
+const meterPause = 5 * time.Second
+
+func newMeter(w io.Writer) *meter {
+	m := &meter{w: w}
+	if f, ok := w.(*os.File); ok {
+		st, err := f.Stat()
+		m.terminal = err == nil && st.Mode()&os.ModeCharDevice != 0
+	}
+	return m
+}
+
+func (m *meter) show(p backup.Progress) {
+	m.last = p
+	line := p.Phase
+	if p.Of > 0 {
+		line = fmt.Sprintf("%s: %d of %d objects, %s of %s", p.Phase, p.Objects, p.Of, size(p.Bytes), size(p.OfBytes))
+	}
+	switch {
+	case m.terminal:
+		fmt.Fprintf(m.w, "\r\x1b[K%s", line)
+	case p.Phase != m.phase || time.Since(m.told) >= meterPause:
+		fmt.Fprintln(m.w, line)
+		m.told = time.Now()
+	}
+	m.phase = p.Phase
+}
+
+func (m *meter) end() {
+	if m.terminal && m.phase != "" {
+		fmt.Fprint(m.w, "\r\x1b[K")
+	}
+}
+
+// size is a number of bytes as people read it.
+func size(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, i := float64(n)/unit, 0
+	for v >= unit && i < 4 {
+		v /= unit
+		i++
+	}
+	return fmt.Sprintf("%.1f %ciB", v, "KMGTP"[i])
+}
