@@ -135,6 +135,25 @@ func Copy(t testing.TB, first *Server, data string) *Server {
 	return s
 }
 
+// At is a server on a data directory and a database that are there already ("" is SQLite in the directory), not started. It ends with the test.
+func At(t testing.TB, data, database, config string) *Server {
+	t.Helper()
+	s := &Server{t: t, Data: data, Database: database}
+	if config != "" {
+		s.Config = filepath.Join(t.TempDir(), "embargo.yaml")
+		if err := os.WriteFile(s.Config, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		s.Kill()
+		if t.Failed() && s.log != nil {
+			t.Logf("the log of the server on %s ends:\n%s", data, tail(s.log.String(), 6000))
+		}
+	})
+	return s
+}
+
 func tail(s string, n int) string {
 	if len(s) > n {
 		return s[len(s)-n:]
@@ -152,6 +171,16 @@ func (s *Server) Start() {
 
 // TryStart is Start with its error.
 func (s *Server) TryStart() error {
+	// A restart rewrites the file with the new ports.
+	before, _ := os.Stat(filepath.Join(s.Data, "credentials.json"))
+	if err := s.launch(); err != nil {
+		return err
+	}
+	return s.await(before)
+}
+
+// launch starts the process.
+func (s *Server) launch() error {
 	bin, err := Binary()
 	if err != nil {
 		return err
@@ -163,8 +192,6 @@ func (s *Server) TryStart() error {
 	if s.Config != "" {
 		args = append(args, "--config", s.Config)
 	}
-	// A restart rewrites the file with the new ports.
-	before, _ := os.Stat(filepath.Join(s.Data, "credentials.json"))
 	s.log = &buffer{}
 	s.cmd = exec.Command(bin, args...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
@@ -178,7 +205,20 @@ func (s *Server) TryStart() error {
 		s.ended = cmd.Wait()
 		close(done)
 	}()
-	return s.await(before)
+	return nil
+}
+
+// KillAfter starts the process and kills it (SIGKILL) after that time, wherever it is then. That it may not have come far is the point.
+func (s *Server) KillAfter(d time.Duration) {
+	s.t.Helper()
+	if err := s.launch(); err != nil {
+		s.t.Fatal(err)
+	}
+	select {
+	case <-s.done:
+	case <-time.After(d):
+	}
+	s.Kill()
 }
 
 // await waits until the server answers on the address that it wrote.

@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/meta/metatest"
@@ -144,4 +145,78 @@ func open(t *testing.T, data, database string) (*meta.DB, error) {
 		database = "sqlite:" + filepath.Join(data, "embargo.db")
 	}
 	return meta.Open(context.Background(), meta.Options{URL: database, Dial: metatest.Dial})
+}
+
+// Everything that an installation of each schema held is there after the upgrade, on the policies that it had, and goes on working.
+func TestUpgrade(t *testing.T) {
+	for schema := int64(1); schema <= meta.Schema(); schema++ {
+		for _, kind := range metatest.Kinds {
+			if schema == meta.Schema() && !exists(kept(schema, kind)) {
+				continue // the current schema is kept before the next migration is added
+			}
+			t.Run(fmt.Sprintf("%d/%s", schema, kind), func(t *testing.T) {
+				data, database, before := unpack(t, schema, kind)
+				config, doors := private(t)
+				s := instance.At(t, data, database, config)
+				s.Start()
+				instance.Compare(t, before, s.Inventory(t.Context(), doors))
+				if a := s.Import(instance.Open, instance.J{"resourceId": s.RegistryID(instance.Closed), "sourceImage": "app:v2"}, "stolen:v2"); a.Status < 400 {
+					t.Errorf("a locked registry can be imported from after the upgrade: %d %s", a.Status, a.Body)
+				}
+				if _, err := s.PushImage(instance.Open, "app", "after", []byte("a layer pushed after the upgrade")); err != nil {
+					t.Error(err)
+				}
+				if err := s.Stop(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// A binary does not touch a database of a newer schema, and says so.
+func TestNewerSchemaIsRefused(t *testing.T) {
+	for _, kind := range metatest.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			data, database, _ := unpack(t, 1, kind)
+			db, err := open(t, data, database)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = db.Write(t.Context(), func(tx *meta.Tx) error {
+				_, err := tx.Exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, TRUE)`)
+				return err
+			})
+			if err = errors.Join(err, db.Close()); err != nil {
+				t.Fatal(err)
+			}
+			s := instance.At(t, data, database, "")
+			err = s.TryStart()
+			if err == nil || !strings.Contains(s.Log(), "schema 999") || !strings.Contains(s.Log(), "newer embargo") {
+				t.Errorf("%v\n%s", err, s.Log())
+			}
+		})
+	}
+}
+
+// A migration that is killed at any moment leaves the old schema or the new one, and the next start finishes it: everything is there.
+func TestKilledMigration(t *testing.T) {
+	for _, kind := range metatest.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			data, database, before := unpack(t, 1, kind)
+			config, doors := private(t)
+			for kill := range 30 {
+				s := instance.At(t, data, database, config)
+				s.KillAfter(time.Duration(kill) * 5 * time.Millisecond)
+			}
+			s := instance.At(t, data, database, config)
+			s.Start()
+			instance.Compare(t, before, s.Inventory(t.Context(), doors))
+		})
+	}
 }
