@@ -19,6 +19,7 @@ import (
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/job"
+	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 )
 
@@ -197,6 +198,14 @@ type View struct {
 	World
 	ID name.ResourceID
 	Request
+	m *meta.Tx
+}
+
+// Look reads what does not stand in documents, in the answer's own transaction. Its failure is the answer's.
+func (v View) Look(read func(tx *meta.Tx) error) {
+	if err := read(v.m); err != nil {
+		v.src.err = err
+	}
 }
 
 // SystemData is ARM's record of who made and last changed a resource.

@@ -114,7 +114,7 @@ func (rq *request) show(tx *Tx, s *stored, shape shape) ([]byte, error) {
 func (tx *Tx) view(s *stored) (reflect.Value, error) {
 	doc := reflect.New(s.typ.doc)
 	doc.Elem().Set(clone(s.doc.Elem()))
-	s.typ.view(View{World: tx.world, ID: s.id, Request: tx.req}, doc)
+	s.typ.view(View{World: tx.world, ID: s.id, Request: tx.req, m: tx.m}, doc)
 	if err := tx.world.src.err; err != nil {
 		return doc, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/providers/containerregistry/managed"
 )
 
@@ -48,6 +49,9 @@ func Type(ids *identity.Service) arm.Resource {
 			if c.Want == nil {
 				return nil
 			}
+			if err := held(tx, c.ID); err != nil {
+				return err
+			}
 			tenant, err := ids.Tenant(tx.Meta())
 			if err != nil {
 				return err
@@ -62,6 +66,16 @@ func Type(ids *identity.Service) arm.Resource {
 		},
 		View: func(_ arm.View, d *document) { d.Identity.Lower() },
 	}
+}
+
+// held refuses while the registry lets nothing out because the installation is a restored copy that nobody has confirmed.
+func held(tx *arm.Tx, id name.ResourceID) error {
+	row, err := tx.Meta().RegistryByResource(id.Parent().String())
+	if err == nil && row.Held {
+		err = fault.New(fault.Conflict, "Creating the export pipeline '%s' is not supported because this installation runs on a restored copy that nobody has confirmed. "+
+			"An owner confirms it with 'embargo restore confirm'.", id.Name())
+	}
+	return err
 }
 
 // admit: E10 of the export policy, Premium, and a target that could be one.

@@ -48,6 +48,10 @@ func (k kind) apply(tx *arm.Tx, c arm.Change[document]) error {
 	}
 	k.remark(tx, c)
 	want := k.project(c, row)
+	if row.Held && (c.Sent(exportsPath) && want.Exports || c.Sent("properties.publicNetworkAccess") && want.PublicAccess) {
+		return fault.New(fault.Conflict, "Opening the registry '%s' is not supported because this installation runs on a restored copy that nobody has confirmed. "+
+			"An owner confirms it with 'embargo restore confirm'; until then exports stay disabled and the public side shut.", c.ID.Name())
+	}
 	if c.Was == nil {
 		used, err := tx.NameTaken(TypeName, c.ID.Name())
 		if err != nil {
@@ -222,4 +226,14 @@ func (k kind) view(v arm.View, d *document) {
 		p.DataHosts = []string{label + "." + strings.ToLower(d.Location) + ".data." + k.o.Suffix}
 	}
 	d.Identity.Lower()
+	v.Look(func(tx *meta.Tx) error {
+		row, err := tx.RegistryByResource(v.ID.String())
+		if row.Held {
+			p.Policies.Export.Status, p.PublicAccess = disabled, "Disabled" // what is in force, whatever the document states
+		}
+		if errors.Is(err, meta.ErrNotFound) {
+			return nil // being deleted
+		}
+		return err
+	})
 }
