@@ -169,7 +169,7 @@ func (n namer) of(kind, hash string) string {
 func newID(now time.Time) string {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // never fails, by its contract
-	return now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:])
+	return now.UTC().Format("20060102T150405.000000Z") + "-" + hex.EncodeToString(b[:])
 }
 
 // Recipients reads age recipients as an operator writes them.

@@ -42,7 +42,7 @@ const about = "Backups of an Embargo installation. Everything is encrypted; the 
 
 var (
 	objectForm   = regexp.MustCompile(`^[0-9a-f]{40}$`)
-	snapshotForm = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$`)
+	snapshotForm = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{8}$`)
 )
 
 // Open opens a folder of copies for reading. The keyring opens what was made by its installation, the further identities what was encrypted to them; either may be nil.
@@ -209,7 +209,10 @@ func (f *Folder) read(rel string, use func(r io.Reader) error) error {
 	if err == nil {
 		err = use(r)
 	}
-	if err != nil {
+	var foreign *age.NoIdentityMatchError
+	if errors.As(err, &foreign) {
+		err = fmt.Errorf("%s can't be opened with the keys given: it was encrypted to others", rel)
+	} else if err != nil {
 		err = fmt.Errorf("%s: %w", rel, err)
 	}
 	return errors.Join(err, file.Close())

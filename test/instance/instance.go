@@ -338,6 +338,9 @@ func (s *Server) Token() string {
 	return token
 }
 
+// Forget drops the token that Token keeps: the next call logs in again.
+func (s *Server) Forget() { s.arm = "" }
+
 // TokenOf is an ARM token of a principal.
 func (s *Server) TokenOf(id, secret string) (string, error) {
 	resp, err := s.Client.PostForm(s.ResourceManager+"/"+s.TenantID+"/oauth2/v2.0/token", url.Values{
