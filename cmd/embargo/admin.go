@@ -177,4 +177,3 @@ func principalCommand() *cobra.Command {
 		ask("enable PRINCIPAL", "Admit a disabled principal again", "json", "", oneID, of(http.MethodPost, "enable")),
 		ask("delete PRINCIPAL", "Delete a principal", "json", "", oneID, of(http.MethodDelete, "")))
 }
-

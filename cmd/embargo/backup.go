@@ -297,4 +297,3 @@ func confirmCommand() *cobra.Command {
 	}
 	return c
 }
-
