@@ -27,6 +27,8 @@ type Options struct {
 	Node string
 	// Log gets what could not be recorded; nil discards.
 	Log *slog.Logger
+	// Count hears of each record once it is durable, for metrics; nil: nobody counts. It returns at once.
+	Count func(r Record)
 }
 
 // Log is the record. It is safe for concurrent use.
@@ -34,6 +36,7 @@ type Log struct {
 	db   *meta.DB
 	node string
 	log  *slog.Logger
+	tell func(r Record)
 	seq  atomic.Int64
 
 	in   chan entry
@@ -63,7 +66,10 @@ func New(ctx context.Context, o Options) (*Log, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Log{db: o.DB, node: o.Node, log: o.Log, in: make(chan entry, waitLimit), done: make(chan struct{})}
+	if o.Count == nil {
+		o.Count = func(Record) {}
+	}
+	l := &Log{db: o.DB, node: o.Node, log: o.Log, tell: o.Count, in: make(chan entry, waitLimit), done: make(chan struct{})}
 	var last int64
 	err := o.DB.Read(ctx, func(tx *meta.Tx) error {
 		return tx.Row(`SELECT COALESCE(MAX(node_seq), 0) FROM audit WHERE node = $1`, o.Node).Scan(&last)
@@ -86,6 +92,7 @@ func (l *Log) Append(tx *meta.Tx, r Record) error {
 	if _, err := tx.Exec(`INSERT INTO audit (node, node_seq, time_us, leaf) VALUES ($1, $2, $3, $4)`, l.node, seq, meta.Micros(tx.Now()), bytes); err != nil {
 		return err
 	}
+	tx.OnCommit(func() { l.tell(r) })
 	tx.Ring(topic)
 	return nil
 }
@@ -138,6 +145,9 @@ func (l *Log) Healthy() error {
 	defer l.mu.RUnlock()
 	return l.failed
 }
+
+// Waiting is the number of records that wait to be written.
+func (l *Log) Waiting() int { return len(l.in) }
 
 // Close records what waits and ends the log; the caller stops asking it before.
 func (l *Log) Close() error {

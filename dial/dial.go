@@ -31,6 +31,8 @@ type Purpose string
 const (
 	// PostgreSQL is the database server that the operator configured.
 	PostgreSQL Purpose = "postgresql"
+	// ACME is the server that certificates are got from, if one is configured.
+	ACME Purpose = "acme"
 	// ResourceManager is the installation that the user of a client command named.
 	ResourceManager Purpose = "resource-manager"
 	// AdminSocket is the socket by which the commands of the same machine reach a running server.

@@ -45,6 +45,7 @@ const (
 	LinkedAuthorizationFailed
 	Forbidden
 	TooManyRequests
+	RequestTimeout
 	Unavailable
 	Timeout
 	RoleAssignmentExists
@@ -128,6 +129,7 @@ var table = map[Kind]row{
 	LinkedAuthorizationFailed:          {403, "LinkedAuthorizationFailed", "DENIED"},
 	Forbidden:                          {403, "Forbidden", "DENIED"},
 	TooManyRequests:                    {429, "TooManyRequests", "TOOMANYREQUESTS"},
+	RequestTimeout:                     {408, "RequestTimeout", "UNKNOWN"},
 	Unavailable:                        {503, "ServiceUnavailable", "UNAVAILABLE"},
 	Timeout:                            {504, "GatewayTimeout", "UNAVAILABLE"},
 	RoleAssignmentExists:               {409, "RoleAssignmentExists", "UNSUPPORTED"},

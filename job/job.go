@@ -105,6 +105,25 @@ func Get(tx *meta.Tx, id string) (State, error) {
 	return scan(tx.Row(`SELECT `+columns+` FROM jobs WHERE id = $1`, id).Scan)
 }
 
+// Count is how many jobs have each status; of those that have ended, the ones that ended since.
+func Count(tx *meta.Tx, since time.Time) (map[Status]int64, error) {
+	rows, err := tx.Query(`SELECT status, COUNT(*) FROM jobs WHERE status IN ('Accepted', 'Running') OR ended_us >= $1 GROUP BY status`, meta.Micros(since))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	all := map[Status]int64{}
+	for rows.Next() {
+		var s Status
+		var n int64
+		if err := rows.Scan(&s, &n); err != nil {
+			return nil, err
+		}
+		all[s] = n
+	}
+	return all, rows.Err()
+}
+
 // List reads the jobs of a subject, oldest first.
 func List(tx *meta.Tx, subject string) ([]State, error) {
 	rows, err := tx.Query(`SELECT `+columns+` FROM jobs WHERE subject = $1 ORDER BY created_us, id`, subject)

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/embargo-registry/embargo/fault"
@@ -33,8 +35,10 @@ type Options struct {
 	Node string
 	// Workers is how many jobs run at a time; 0 is 4.
 	Workers int
-	// Log gets what jobs fail with; nil discards.
+	// Log gets what jobs do; nil discards.
 	Log *slog.Logger
+	// Count hears of each attempt that ended: its kind, the job's status then (Accepted: it is tried again), how long it took. nil: nobody counts.
+	Count func(kind string, s Status, took time.Duration)
 }
 
 // Handler does a job's work. A *fault.Fault fails the job for good; any other error is retried with backoff until the attempts are used
@@ -47,6 +51,9 @@ type Runner struct {
 	owner   string
 	log     *slog.Logger
 	workers int
+	count   func(kind string, s Status, took time.Duration)
+	// seen is when the loop last looked for jobs, on the monotonic clock, and how that went.
+	seen atomic.Pointer[look]
 
 	mu       sync.Mutex
 	handlers map[string]Handler
@@ -64,8 +71,34 @@ func New(o Options) (*Runner, error) {
 	if o.Workers <= 0 {
 		o.Workers = 4
 	}
-	return &Runner{db: o.DB, owner: o.Node, log: o.Log, workers: o.Workers, handlers: map[string]Handler{}, running: map[string]context.CancelCauseFunc{}}, nil
+	if o.Count == nil {
+		o.Count = func(string, Status, time.Duration) {}
+	}
+	return &Runner{db: o.DB, owner: o.Node, log: o.Log, workers: o.Workers, count: o.Count, handlers: map[string]Handler{}, running: map[string]context.CancelCauseFunc{}}, nil
 }
+
+// look is one look for jobs.
+type look struct {
+	at  time.Time
+	err error
+}
+
+// stuck is how old the last look may be: the loop looks every second, also while all workers are busy.
+const stuck = 20 * time.Second
+
+// Healthy is nil while the runner looks for jobs and can.
+func (r *Runner) Healthy() error {
+	switch l := r.seen.Load(); {
+	case l == nil:
+		return errors.New("the job runner has not begun")
+	case time.Since(l.at) > stuck:
+		return fmt.Errorf("the job runner has not looked for jobs for %v", time.Since(l.at).Round(time.Second))
+	default:
+		return l.err
+	}
+}
+
+func (r *Runner) looked(err error) { r.seen.Store(&look{time.Now(), err}) }
 
 // Handle gives a kind its handler, before Run.
 func (r *Runner) Handle(kind string, fn func(ctx context.Context, j *Job) (any, error)) {
@@ -89,13 +122,16 @@ func (r *Runner) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-woken: // all workers are busy: the news may be a cancel for one of them
+			r.looked(nil)
 			r.cancelAsked(ctx)
 			continue
 		case <-tick.C:
+			r.looked(nil)
 			r.cancelAsked(ctx)
 			continue
 		}
 		j, err := r.claim(ctx)
+		r.looked(err)
 		if err != nil && ctx.Err() == nil {
 			r.log.Error("jobs could not be claimed", "err", err)
 		}
@@ -177,6 +213,8 @@ func (r *Runner) run(ctx context.Context, j *Job) {
 		defer close(renewed)
 		r.renew(attempt, cancel, j)
 	}()
+	began := time.Now()
+	r.log.Info("job begins", "job", j.ID, "kind", j.Kind, "subject", j.Subject, "attempt", j.Attempt, "correlation", j.Correlation)
 	var result any
 	var err error
 	switch {
@@ -185,18 +223,19 @@ func (r *Runner) run(ctx context.Context, j *Job) {
 	case j.Attempt > j.MaxAttempts:
 		err = fault.New(fault.Internal, "The operation was begun %d times and never ended; it is given up.", j.MaxAttempts)
 	default:
-		result, err = safely(attempt, fn, j)
+		result, err = r.safely(attempt, fn, j)
 	}
 	cause := context.Cause(attempt)
 	cancel(nil)
 	<-renewed
-	r.end(j, result, err, cause)
+	r.end(j, result, err, cause, began)
 }
 
 // safely turns a handler's panic into an error that is retried.
-func safely(ctx context.Context, fn Handler, j *Job) (result any, err error) {
+func (r *Runner) safely(ctx context.Context, fn Handler, j *Job) (result any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
+			r.log.Error("panic", "job", j.ID, "kind", j.Kind, "correlation", j.Correlation, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			err = fmt.Errorf("job: panic in a handler of %s: %v", j.Kind, p)
 		}
 	}()
@@ -273,7 +312,7 @@ func (r *Runner) cancelAsked(ctx context.Context) {
 }
 
 // end records how an attempt ended: for good, or to be tried again.
-func (r *Runner) end(j *Job, result any, err, cause error) {
+func (r *Runner) end(j *Job, result any, err, cause error, began time.Time) {
 	if errors.Is(cause, errLost) || errors.Is(err, errLost) {
 		return // the job is another's now
 	}
@@ -318,5 +357,12 @@ func (r *Runner) end(j *Job, result any, err, cause error) {
 	// The runner's own end must not leave the row behind: its context is not used here.
 	if err := r.db.Write(context.Background(), write); err != nil {
 		r.log.Error("how a job ended could not be recorded; it is run again when its lease is over", "job", j.ID, "err", err)
+		return
 	}
+	if retry >= 0 {
+		status = Accepted
+	}
+	took := time.Since(began)
+	r.log.Info("job ends", "job", j.ID, "kind", j.Kind, "subject", j.Subject, "attempt", j.Attempt, "status", string(status), "ms", took.Milliseconds(), "correlation", j.Correlation)
+	r.count(j.Kind, status, took)
 }

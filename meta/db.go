@@ -38,6 +38,8 @@ type Options struct {
 	Dial DialFunc
 	// Connections is the size of PostgreSQL's pool; 0 is 16.
 	Connections int
+	// Watch hears of each Read ("read") and Write ("write"): how long it took, and whether it failed; nil: nobody listens. It returns at once.
+	Watch func(op string, took time.Duration, failed bool)
 
 	schema int64 // the version to migrate to; 0 is the newest
 }
@@ -49,6 +51,7 @@ type DB struct {
 	log      *slog.Logger
 	pool     *sql.DB
 	bells    bells
+	watch    func(op string, took time.Duration, failed bool)
 
 	// PostgreSQL's own: a write holds writes for reading; Close takes it once, for good.
 	writes  sync.RWMutex
@@ -67,7 +70,10 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	db := &DB{clock: o.Clock, log: o.Log}
+	if o.Watch == nil {
+		o.Watch = func(string, time.Duration, bool) {}
+	}
+	db := &DB{clock: o.Clock, log: o.Log, watch: o.Watch}
 	var err error
 	switch scheme, rest, _ := strings.Cut(o.URL, ":"); scheme {
 	case "sqlite":
@@ -132,18 +138,33 @@ func (db *DB) Ping(ctx context.Context) error {
 // Read runs fn in a read-only transaction that sees one instant.
 func (db *DB) Read(ctx context.Context, fn func(tx *Tx) error) error {
 	if db.postgres {
-		return db.readPostgres(ctx, fn)
+		return db.watched("read", fn, func(fn func(tx *Tx) error) error { return db.readPostgres(ctx, fn) })
 	}
-	return db.readSQLite(ctx, fn)
+	return db.watched("read", fn, func(fn func(tx *Tx) error) error { return db.readSQLite(ctx, fn) })
 }
+
+// watched tells how long a transaction took, and whether the database failed: what fn itself refuses is no failure of it.
+func (db *DB) watched(op string, fn func(tx *Tx) error, run func(fn func(tx *Tx) error) error) error {
+	began := time.Now()
+	var own error
+	err := run(func(tx *Tx) error {
+		own = fn(tx)
+		return own
+	})
+	db.watch(op, time.Since(began), err != nil && own == nil)
+	return err
+}
+
+// Stats are the figures of the pool of connections.
+func (db *DB) Stats() sql.DBStats { return db.pool.Stats() }
 
 // Write runs fn in a transaction and returns nil when it is durable. fn may run more than once, so it sets outside state and does not
 // add to it; it does no I/O of its own. An error, or a panic, of fn rolls back what fn did and nothing else.
 func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	if db.group != nil {
-		return db.group.write(ctx, fn)
+		return db.watched("write", fn, func(fn func(tx *Tx) error) error { return db.group.write(ctx, fn) })
 	}
-	return db.writePostgres(ctx, fn)
+	return db.watched("write", fn, func(fn func(tx *Tx) error) error { return db.writePostgres(ctx, fn) })
 }
 
 // now has the precision that the database keeps.

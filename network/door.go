@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -70,23 +71,16 @@ type DoorOptions struct {
 	IdleTimeout time.Duration
 	// MaxHeaderBytes bounds a request's header (default 64 KiB).
 	MaxHeaderBytes int
+	// Limits are what may change while the door is open.
+	Limits
+	// Refused hears of each connection that is closed at once: "limit" or "client". Nil: nobody listens.
+	Refused func(door, reason string)
 }
 
-// Door is one listener with its zone. Connections are told apart by the socket that accepted them and by nothing else.
-type Door struct {
-	doors  *Doors
-	o      DoorOptions
-	socket *net.TCPListener
-
-	mu     sync.Mutex
-	server *http.Server
-	closed bool
-}
-
-// Listen binds a door to address (host:port; port 0 picks a free one). Connections wait in the kernel's queue until Serve.
-func (ds *Doors) Listen(ctx context.Context, address string, o DoorOptions) (*Door, error) {
+// complete checks the options and fills in what is left out.
+func (o DoorOptions) complete(address string) (DoorOptions, error) {
 	if o.Zone.Kind != Public && o.Zone.Kind != Private {
-		return nil, fmt.Errorf("the listener at %s has no zone", address)
+		return o, fmt.Errorf("the listener at %s has no zone", address)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -103,11 +97,120 @@ func (ds *Doors) Listen(ctx context.Context, address string, o DoorOptions) (*Do
 	if o.TLS != nil {
 		o.TLS = o.TLS.Clone() // net/http completes the configuration it is given, each door its own
 	}
+	return o, nil
+}
+
+// Limits bound who may connect to a door, and how many at a time.
+type Limits struct {
+	// MaxConnections is how many connections may be open (default 16384); further ones are closed at once.
+	MaxConnections int
+	// Clients are the addresses that may connect; none: all. Others are closed at once.
+	Clients []netip.Prefix
+}
+
+func (l Limits) complete() *Limits {
+	if l.MaxConnections == 0 {
+		l.MaxConnections = 16384
+	}
+	return &l
+}
+
+// admits reports why an address may not connect; "" when it may.
+func (l *Limits) admits(addr netip.Addr, open int64) string {
+	switch {
+	case len(l.Clients) > 0 && !listed(l.Clients, addr):
+		return "client"
+	case open > int64(l.MaxConnections):
+		return "limit"
+	}
+	return ""
+}
+
+// Door is one listener with its zone. Connections are told apart by the socket that accepted them and by nothing else.
+type Door struct {
+	doors  *Doors
+	o      DoorOptions
+	socket *net.TCPListener
+	limits atomic.Pointer[Limits]
+	open   atomic.Int64
+
+	mu     sync.Mutex
+	server *http.Server
+	closed bool
+}
+
+// Listen binds a door to address (host:port; port 0 picks a free one). Connections wait in the kernel's queue until Serve.
+func (ds *Doors) Listen(ctx context.Context, address string, o DoorOptions) (*Door, error) {
+	o, err := o.complete(address)
+	if err != nil {
+		return nil, err
+	}
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listener %s: %w", o.Zone.Door, err)
 	}
-	return &Door{doors: ds, o: o, socket: ln.(*net.TCPListener)}, nil
+	return ds.door(ln.(*net.TCPListener), o), nil
+}
+
+// TakeOver opens a door with other options at the address of one that will be stopped; the address is never without a listener.
+func (ds *Doors) TakeOver(old *Door, o DoorOptions) (*Door, error) {
+	o, err := o.complete(old.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	file, err := old.socket.File()
+	if err != nil {
+		return nil, fmt.Errorf("listener %s: %w", o.Zone.Door, err)
+	}
+	ln, err := net.FileListener(file)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return nil, fmt.Errorf("listener %s: %w", o.Zone.Door, err)
+	}
+	return ds.door(ln.(*net.TCPListener), o), nil
+}
+
+func (ds *Doors) door(socket *net.TCPListener, o DoorOptions) *Door {
+	d := &Door{doors: ds, o: o, socket: socket}
+	d.limits.Store(o.Limits.complete())
+	return d
+}
+
+// Open is the number of connections that are open.
+func (d *Door) Open() int64 { return d.open.Load() }
+
+// Limit changes the door's limits. Connections of clients that may no longer connect are reset; all others stay.
+func (d *Door) Limit(l Limits) {
+	next := l.complete()
+	d.limits.Store(next)
+	d.cut(func(p *Peer) bool { return next.admits(p.Addr.Addr(), 0) != "" })
+}
+
+// Stop closes the door and resets its connections: bytes that the kernel has not sent are discarded. It returns when nothing more is handed over on any of them.
+func (d *Door) Stop() {
+	d.mu.Lock()
+	d.closed = true
+	server := d.server
+	d.mu.Unlock()
+	_ = d.socket.Close()
+	d.limits.Store(&Limits{}) // what is accepted and not yet registered is reset as it is
+	d.cut(func(*Peer) bool { return true })
+	if server != nil {
+		_ = server.Close()
+	}
+}
+
+func (d *Door) cut(which func(p *Peer) bool) {
+	d.doors.mu.Lock()
+	var gone []*Peer
+	for _, p := range d.doors.live {
+		if p.door == d && which(p) {
+			gone = append(gone, p)
+		}
+	}
+	d.doors.mu.Unlock()
+	for _, p := range gone {
+		p.Reset()
+	}
 }
 
 // Addr is the bound address.
@@ -118,7 +221,7 @@ func (d *Door) Zone() Zone { return d.o.Zone }
 
 // Peer is the connection that r came on, if it came through this door; else a Peer of zone Unknown. Never nil.
 func (d *Door) Peer(r *http.Request) *Peer {
-	if p := d.doors.Peer(r); p.Zone == d.o.Zone {
+	if p := d.doors.Peer(r); p.door == d {
 		return p
 	}
 	return &Peer{}
@@ -132,6 +235,7 @@ func (d *Door) Serve(h http.Handler) error {
 		ReadHeaderTimeout: d.o.HeaderTimeout,
 		IdleTimeout:       d.o.IdleTimeout,
 		MaxHeaderBytes:    d.o.MaxHeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 128, SendPingTimeout: time.Minute, PingTimeout: 15 * time.Second, WriteByteTimeout: time.Minute},
 		ErrorLog:          slog.NewLogLogger(d.o.Log.With("door", d.o.Zone.Door).Handler(), slog.LevelDebug),
 	}
 	d.mu.Lock()
@@ -176,19 +280,51 @@ func (d *Door) Shutdown(ctx context.Context) error {
 	return nil
 }
 
+// address is the client's, unmapped.
+func address(socket *net.TCPConn) netip.AddrPort {
+	remote := socket.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
+}
+
+// accept takes the next connection that the limits admit. It counts until it is closed: by conn.Close, or by leave.
+func (d *Door) accept() (*net.TCPConn, error) {
+	for {
+		socket, err := d.socket.AcceptTCP()
+		if err != nil {
+			return nil, err
+		}
+		reason := d.limits.Load().admits(address(socket).Addr(), d.open.Add(1))
+		if reason == "" {
+			return socket, nil
+		}
+		d.leave(socket)
+		if d.o.Refused != nil {
+			d.o.Refused(d.o.Zone.Door, reason)
+		}
+	}
+}
+
+// leave closes a socket that became no conn.
+func (d *Door) leave(socket *net.TCPConn) {
+	_ = socket.Close()
+	d.open.Add(-1)
+}
+
 // admit registers an accepted socket. first holds bytes already read from it that belong to the inner stream.
 func (d *Door) admit(socket *net.TCPConn, first []byte) *conn {
-	remote := socket.RemoteAddr().(*net.TCPAddr).AddrPort()
-	addr := netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())
+	addr := address(socket)
 	ds := d.doors
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	ds.next++
 	n := strconv.FormatUint(ds.next, 10)
-	c := &conn{TCPConn: socket, doors: ds, first: first, remote: key(addr.String() + "#" + n)}
-	c.peer = &Peer{Zone: d.o.Zone, Addr: addr, TLS: d.o.TLS != nil || d.o.Terminated, ID: ds.node + "-" + n,
+	c := &conn{TCPConn: socket, door: d, first: first, remote: key(addr.String() + "#" + n)}
+	c.peer = &Peer{door: d, Zone: d.o.Zone, Addr: addr, TLS: d.o.TLS != nil || d.o.Terminated, ID: ds.node + "-" + n,
 		link: &link{gone: make(chan struct{}), reset: c.reset}}
 	ds.live[string(c.remote)] = c.peer
+	if d.limits.Load().admits(addr.Addr(), 1) != "" {
+		defer c.peer.Reset() // the limits changed since it was accepted, and the change has passed over it
+	}
 	return c
 }
 
@@ -196,7 +332,7 @@ func (d *Door) admit(socket *net.TCPConn, first []byte) *conn {
 type directListener struct{ d *Door }
 
 func (l directListener) Accept() (net.Conn, error) {
-	socket, err := l.d.socket.AcceptTCP()
+	socket, err := l.d.accept()
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +357,7 @@ func (k key) String() string { return string(k) }
 // conn is an accepted socket. The methods it does not name are the socket's own, ReadFrom (sendfile) among them.
 type conn struct {
 	*net.TCPConn
-	doors  *Doors
+	door   *Door
 	peer   *Peer
 	remote key
 	first  []byte
@@ -243,9 +379,11 @@ func (c *conn) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, struct{ i
 
 func (c *conn) Close() error {
 	c.peer.link.end.Do(func() {
-		c.doors.mu.Lock()
-		delete(c.doors.live, string(c.remote))
-		c.doors.mu.Unlock()
+		ds := c.door.doors
+		ds.mu.Lock()
+		delete(ds.live, string(c.remote))
+		ds.mu.Unlock()
+		c.door.open.Add(-1)
 		close(c.peer.link.gone)
 	})
 	return c.TCPConn.Close()

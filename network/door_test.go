@@ -210,7 +210,7 @@ func TestResetDiscardsUnsentBytes(t *testing.T) {
 			o := DoorOptions{Zone: Zone{Kind: Public, Door: "public"}}
 			scheme := "http"
 			if secure {
-				o.TLS, scheme = TLS(h.hosts, h.authority, nil), "https"
+				o.TLS, scheme = TLS(h.hosts, h.authority, nil, nil), "https"
 			}
 			stopped := make(chan error, 1)
 			d := h.open(t, o, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -284,7 +284,7 @@ func TestPlainConnectionsKeepSendfile(t *testing.T) {
 
 func TestProtocolsByServerName(t *testing.T) {
 	h := newHouse(t)
-	d := h.open(t, DoorOptions{Zone: Zone{Kind: Public, Door: "public"}, TLS: TLS(h.hosts, h.authority, nil)}, h.says())
+	d := h.open(t, DoorOptions{Zone: Zone{Kind: Public, Door: "public"}, TLS: TLS(h.hosts, h.authority, nil, nil)}, h.says())
 	for name, want := range map[string]string{
 		"localhost": "h2", "127.0.0.1": "h2", "myregistry.azurecr.localhost": "http/1.1", "MyRegistry.AzureCR.localhost": "http/1.1",
 		"myregistry.centralus.data.azurecr.localhost": "http/1.1",

@@ -36,7 +36,7 @@ func newTunnelListener(d *Door) *tunnelListener {
 
 func (l *tunnelListener) accept() {
 	for {
-		socket, err := l.d.socket.AcceptTCP()
+		socket, err := l.d.accept()
 		if err != nil {
 			if ne, ok := err.(net.Error); ok && ne.Timeout() {
 				continue
@@ -59,7 +59,7 @@ func (l *tunnelListener) accept() {
 				l.open(socket)
 			}()
 		default:
-			_ = socket.Close()
+			l.d.leave(socket)
 		}
 	}
 }
@@ -70,24 +70,24 @@ func (l *tunnelListener) open(socket *net.TCPConn) {
 	head := bufio.NewReader(io.LimitReader(socket, int64(l.d.o.MaxHeaderBytes)))
 	r, err := http.ReadRequest(head)
 	if err != nil {
-		refuse(socket, http.StatusBadRequest, "This is the CONNECT proxy of an Embargo installation. The request could not be read.")
+		l.refuse(socket, http.StatusBadRequest, "This is the CONNECT proxy of an Embargo installation. The request could not be read.")
 		return
 	}
 	switch {
 	case r.Method != http.MethodConnect:
-		refuse(socket, http.StatusForbidden, "This is the CONNECT proxy of an Embargo installation. It opens tunnels to the installation's own names and does nothing else.")
+		l.refuse(socket, http.StatusForbidden, "This is the CONNECT proxy of an Embargo installation. It opens tunnels to the installation's own names and does nothing else.")
 		return
 	case r.ContentLength > 0 || len(r.TransferEncoding) > 0:
-		refuse(socket, http.StatusBadRequest, "A CONNECT request has no body.")
+		l.refuse(socket, http.StatusBadRequest, "A CONNECT request has no body.")
 		return
 	case !l.d.o.Connect(r.Host):
 		l.d.o.Log.Info("proxy: refused a tunnel", "host", clip(r.Host), "client", socket.RemoteAddr().String())
-		refuse(socket, http.StatusForbidden, fmt.Sprintf("This proxy tunnels only to the names of its own Embargo installation. %q is not one of them.", clip(r.Host)))
+		l.refuse(socket, http.StatusForbidden, fmt.Sprintf("This proxy tunnels only to the names of its own Embargo installation. %q is not one of them.", clip(r.Host)))
 		return
 	}
 	first, _ := head.Peek(head.Buffered())
 	if _, err := io.WriteString(socket, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
-		_ = socket.Close()
+		l.d.leave(socket)
 		return
 	}
 	_ = socket.SetDeadline(time.Time{})
@@ -100,8 +100,8 @@ func (l *tunnelListener) open(socket *net.TCPConn) {
 }
 
 // refuse answers and closes. It reads on for a moment, so that the close does not reset the answer away.
-func refuse(socket *net.TCPConn, status int, text string) {
-	defer func() { _ = socket.Close() }()
+func (l *tunnelListener) refuse(socket *net.TCPConn, status int, text string) {
+	defer l.d.leave(socket)
 	body := text + "\n"
 	if _, err := fmt.Fprintf(socket, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		status, http.StatusText(status), len(body), body); err != nil {

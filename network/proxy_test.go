@@ -17,7 +17,7 @@ import (
 func (h *house) ours(host string) bool { return h.hosts.Lookup(host).Role != Foreign }
 
 func (h *house) proxy(t *testing.T) *Door {
-	return h.open(t, DoorOptions{Zone: Zone{Kind: Public, Door: "proxy"}, TLS: TLS(h.hosts, h.authority, nil), Connect: h.ours,
+	return h.open(t, DoorOptions{Zone: Zone{Kind: Public, Door: "proxy"}, TLS: TLS(h.hosts, h.authority, nil, nil), Connect: h.ours,
 		HeaderTimeout: 2 * time.Second, MaxHeaderBytes: 8 << 10}, h.says())
 }
 

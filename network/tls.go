@@ -127,18 +127,21 @@ func (e *fileEntry) load() error {
 
 // PrivateTLS is TLS for a private door: it serves content alone, so it speaks HTTP/1.1 whatever name is asked for.
 func PrivateTLS(hosts Hosts, authority *Authority, files *Files) *tls.Config {
-	c, _ := TLS(hosts, authority, files).GetConfigForClient(&tls.ClientHelloInfo{ServerName: hosts.LoginServer("any")})
+	c, _ := TLS(hosts, authority, files, nil).GetConfigForClient(&tls.ClientHelloInfo{ServerName: hosts.LoginServer("any")})
 	return c
 }
 
 // TLS is the server's side of TLS for a public door: at least version 1.2, the operator's certificates before the
-// authority's own, and HTTP/2 for the management hosts alone, because the data plane is faster without it. files may be nil.
-func TLS(hosts Hosts, authority *Authority, files *Files) *tls.Config {
+// authority's own, and HTTP/2 for the management hosts alone, because the data plane is faster without it. files and certifier may be nil.
+func TLS(hosts Hosts, authority *Authority, files *Files, certifier *Certifier) *tls.Config {
 	get := func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if files != nil {
 			if c := files.Certificate(hello.ServerName); c != nil {
 				return c, nil
 			}
+		}
+		if c := certifier.certificate(hello); c != nil {
+			return c, nil
 		}
 		return authority.Certificate(hello.ServerName)
 	}
@@ -149,6 +152,9 @@ func TLS(hosts Hosts, authority *Authority, files *Files) *tls.Config {
 		GetCertificate: get,
 		NextProtos:     []string{"h2", "http/1.1"},
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if certifier.proves(hello) {
+				return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certifier.manager.GetCertificate, NextProtos: hello.SupportedProtos}, nil
+			}
 			if hello.ServerName == "" || hosts.Lookup(hello.ServerName).Role == Management {
 				return management, nil
 			}

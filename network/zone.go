@@ -64,6 +64,7 @@ type Peer struct {
 	TLS  bool
 	ID   string
 
+	door *Door
 	link *link
 }
 

@@ -109,6 +109,8 @@ func (a *adminSocket) route(w http.ResponseWriter, r *http.Request) error {
 		return a.audit(w, r)
 	case what == "POST keys" && len(parts) == 3 && parts[2] == "rotate":
 		return a.rotateKeys(w, r)
+	case what == "GET status" && len(parts) == 2:
+		return a.status(w, r)
 	case what == "POST backups" && len(parts) == 2:
 		return a.backup(w, r)
 	case what == "POST restore" && len(parts) == 3 && parts[2] == "confirm":

@@ -24,19 +24,53 @@ type front struct {
 	log   *slog.Logger
 	// management answers under the management hosts, data under the names of registries and on private doors.
 	management, data http.Handler
+	metrics          *metrics
+	limits           *limits
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	peer := f.door.Peer(r)
-	rec := &recorder{ResponseWriter: w}
+	rec := &recorder{ResponseWriter: w, pace: pace{http.NewResponseController(w), f.limits.pace()}}
+	body := &paced{ReadCloser: r.Body, pace: rec.pace}
+	if r.Body != http.NoBody {
+		r.Body = body
+	}
+	door := f.door.Zone().Door
+	f.metrics.inFlight.WithLabelValues(door).Inc()
 	defer func() {
 		if cause := recover(); cause != nil {
+			f.metrics.panics.Inc()
 			f.caught(rec, r, peer, cause)
 		}
-		f.note(rec, r, peer, time.Since(start))
+		took := time.Since(start)
+		f.metrics.inFlight.WithLabelValues(door).Dec()
+		f.metrics.request(door, f.side(r, peer), r.Method, rec.status, body.read, rec.bytes, took)
+		f.note(rec, r, peer, took)
 	}()
+	defer f.limits.leave()
+	if !f.limits.enter() {
+		rec.Header().Set("Retry-After", "1")
+		refuse(rec, f.role(r, peer), fault.New(fault.TooManyRequests, "The server answers as many requests as it may at a time (maxRequests). Try again in a moment."))
+		return
+	}
 	f.route(rec, r, peer)
+}
+
+// role is whose envelope an answer to r comes in.
+func (f *front) role(r *http.Request, peer *network.Peer) network.Role {
+	if peer.Kind == network.Private || f.hosts.Lookup(r.Host).Role != network.Management {
+		return network.RegistryHost
+	}
+	return network.Management
+}
+
+// side is the label of r in the metrics.
+func (f *front) side(r *http.Request, peer *network.Peer) string {
+	if f.role(r, peer) == network.Management {
+		return "management"
+	}
+	return "data"
 }
 
 // route finds who answers. A private door serves its registry whatever the Host says; on a public one the name decides,
@@ -104,11 +138,7 @@ func (f *front) caught(rec *recorder, r *http.Request, peer *network.Peer, cause
 	}
 	h.Set("X-Ms-Request-Id", id)
 	h.Set("X-Ms-Correlation-Request-Id", id)
-	role := network.Management
-	if peer.Kind == network.Private || f.hosts.Lookup(r.Host).Role != network.Management {
-		role = network.RegistryHost
-	}
-	refuse(rec, role, fault.New(fault.Internal, "The server met an unexpected condition. The log has the cause under the id %s.", id))
+	refuse(rec, f.role(r, peer), fault.New(fault.Internal, "The server met an unexpected condition. The log has the cause under the id %s.", id))
 }
 
 // note is the request's line in the log. Headers are not logged, Authorization least of all, and neither are queries.
@@ -118,12 +148,14 @@ func (f *front) note(rec *recorder, r *http.Request, peer *network.Peer, took ti
 		level = slog.LevelError
 	}
 	f.log.Log(r.Context(), level, "request", "method", r.Method, "host", clip(r.Host), "path", clip(r.URL.Path), "status", rec.status, "bytes", rec.bytes,
-		"ms", took.Milliseconds(), "client", peer.Addr.String(), "zone", peer.Zone.String(), "id", rec.Header().Get("X-Ms-Request-Id"), "agent", clip(r.UserAgent()))
+		"ms", took.Milliseconds(), "client", peer.Addr.String(), "zone", peer.Zone.String(), "id", rec.Header().Get("X-Ms-Request-Id"),
+		"correlation", rec.Header().Get("X-Ms-Correlation-Request-Id"), "agent", clip(r.UserAgent()))
 }
 
-// recorder remembers the status and counts bytes. It hands on ReadFrom, so that files still leave by sendfile.
+// recorder remembers the status, counts bytes and keeps the pace. It hands on ReadFrom, so that files still leave by sendfile.
 type recorder struct {
 	http.ResponseWriter
+	pace
 	status int
 	bytes  int64
 }
@@ -158,12 +190,13 @@ func (w *recorder) ReadFrom(r io.Reader) (int64, error) {
 // Flush is there for handlers that ask for http.Flusher; Unwrap serves http.ResponseController.
 func (w *recorder) Flush() {
 	w.begin()
-	_ = http.NewResponseController(w.ResponseWriter).Flush()
+	_ = w.out.Flush()
 }
 
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *recorder) begin() {
+	w.writing()
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}

@@ -55,7 +55,8 @@ func fronted(t *testing.T, zone network.Zone, secure bool, management, data http
 		t.Fatal(err)
 	}
 	log := &safe{}
-	f := &front{hosts: hosts, door: door, log: slog.New(slog.NewTextHandler(log, nil)), management: management, data: data}
+	f := &front{hosts: hosts, door: door, log: slog.New(slog.NewTextHandler(log, nil)), management: management, data: data, metrics: newMetrics("test"), limits: &limits{}}
+	f.limits.set(Options{MaxRequests: 100, StallTimeout: time.Minute})
 	done := make(chan error, 1)
 	go func() { done <- door.Serve(f) }()
 	t.Cleanup(func() {

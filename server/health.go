@@ -5,16 +5,18 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"time"
 )
 
-// readiness answers /healthz (the process runs) and /readyz (it can serve; if not, why not). It is served on the admin
-// listener alone.
+// readiness answers /healthz (the process runs), /readyz (it can serve; if not, why not) and /metrics. It is served on the admin listener alone.
 type readiness struct {
-	state  atomic.Int32 // 0 starting, 1 serving, 2 stopping
-	checks []check
+	state   atomic.Int32 // 0 starting, 1 serving, 2 stopping
+	checks  []check
+	metrics http.Handler
 }
 
 // check is a part that may fail. Its reason is for operators and is not shown to anyone else.
@@ -23,10 +25,34 @@ type check struct {
 	fn   func(ctx context.Context) error
 }
 
+// checks are what readiness looks at.
+func (s *Server) checks() []check {
+	r := s.rooms
+	return []check{
+		{"database", s.db.Ping},
+		{"audit", func(context.Context) error { return r.audit.Healthy() }},
+		{"lease", func(context.Context) error {
+			if !r.lease.Valid() {
+				return errors.New("the node's lease in the database has ended")
+			}
+			return nil
+		}},
+		{"jobs", func(context.Context) error { return r.jobs.Healthy() }},
+		{"disk", func(context.Context) error {
+			free, _, err := diskSpace(s.o.Data)
+			if err == nil && free < uint64(s.o.MinFreeDisk) {
+				err = fmt.Errorf("%d MiB are free on the disk of %s, and minFreeDisk is %d MiB: free space or enlarge the disk", free>>20, s.o.Data, s.o.MinFreeDisk>>20)
+			}
+			return err
+		}},
+	}
+}
+
 func (h *readiness) started()  { h.state.CompareAndSwap(0, 1) }
 func (h *readiness) stopping() { h.state.Store(2) }
 
-type finding struct {
+// Finding is how a check went.
+type Finding struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
 	Reason string `json:"reason,omitempty"`
@@ -48,24 +74,26 @@ func (h *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			status = http.StatusServiceUnavailable
 		}
 		reply(w, status, map[string]any{"ready": ready, "checks": findings})
+	case "/metrics":
+		h.metrics.ServeHTTP(w, r)
 	default:
-		reply(w, http.StatusNotFound, map[string]string{"status": "there are /healthz and /readyz here"})
+		reply(w, http.StatusNotFound, map[string]string{"status": "there are /healthz, /readyz and /metrics here"})
 	}
 }
 
-func (h *readiness) look(ctx context.Context) ([]finding, bool) {
+func (h *readiness) look(ctx context.Context) ([]Finding, bool) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	state := finding{Name: "server", OK: h.state.Load() == 1}
+	state := Finding{Name: "server", OK: h.state.Load() == 1}
 	switch h.state.Load() {
 	case 0:
 		state.Reason = "it is starting"
 	case 2:
 		state.Reason = "it is stopping"
 	}
-	findings, ready := []finding{state}, state.OK
+	findings, ready := []Finding{state}, state.OK
 	for _, c := range h.checks {
-		f := finding{Name: c.name, OK: true}
+		f := Finding{Name: c.name, OK: true}
 		if err := c.fn(ctx); err != nil {
 			f.OK, f.Reason, ready = false, err.Error(), false
 		}

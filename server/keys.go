@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/backup"
@@ -89,6 +90,9 @@ func meaning(secret string) string {
 		return "the key of the next certificate authority, which is not in use yet"
 	case "backup/identity":
 		return "the backup key: backups made so far open only with the age identities they were encrypted to besides"
+	}
+	if strings.HasPrefix(secret, "network/acme/") {
+		return "what was got from the ACME server (" + strings.TrimPrefix(secret, "network/acme/") + "): it is got anew"
 	}
 	return "the secret " + secret
 }

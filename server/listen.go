@@ -5,7 +5,10 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 
 	"github.com/embargo-registry/embargo/network"
 )
@@ -17,54 +20,122 @@ const (
 	doorAdmin  = "admin"
 )
 
-// bind opens all listeners, the public one first. TLS is configured late: certificates need the
-// database, and the database's dialer must know the listeners.
-func (s *Server) bind(ctx context.Context) (*network.Doors, error) {
-	doors, err := network.NewDoors(nil)
+// listener is a door with what answers there.
+type listener struct {
+	want    wanted
+	door    *network.Door
+	handler http.Handler
+}
+
+// wanted is a listener as the configuration has it: what makes it another one when it changes. Its limits may change while it is open.
+type wanted struct {
+	door       string // public, proxy, admin, or the registry of a private one
+	address    string
+	registry   string // of a private door
+	tls        bool
+	terminated bool
+}
+
+// wanted lists the listeners of the options, the public one first, with their limits.
+func (o *Options) wanted() (all []wanted, limits []network.Limits) {
+	add := func(w wanted, l network.Limits) {
+		all, limits = append(all, w), append(limits, l)
+	}
+	usual := network.Limits{MaxConnections: o.MaxConnections}
+	add(wanted{door: doorPublic, address: o.Listen, tls: true}, usual)
+	if !off(o.ProxyListen) {
+		add(wanted{door: doorProxy, address: o.ProxyListen, tls: true}, usual)
+	}
+	if !off(o.AdminListen) {
+		add(wanted{door: doorAdmin, address: o.AdminListen}, network.Limits{MaxConnections: 64})
+	}
+	for _, p := range o.PrivateListeners {
+		add(wanted{door: p.Registry, address: p.Address, registry: p.Registry, tls: p.TLS, terminated: p.TLSTerminated},
+			network.Limits{MaxConnections: o.MaxConnections, Clients: p.Clients})
+	}
+	return all, limits
+}
+
+// doorOptions are a listener's. TLS is configured late: certificates need the database, the database's dialer must know the listeners, and both change.
+func (s *Server) doorOptions(w wanted, l network.Limits) network.DoorOptions {
+	o := network.DoorOptions{Log: s.log, Limits: l, Zone: network.Zone{Kind: network.Public, Door: w.door},
+		Refused: func(door, reason string) { s.metrics.refused.WithLabelValues(door, reason).Inc() }}
+	switch {
+	case w.registry != "":
+		o.Zone, o.Terminated = network.Zone{Kind: network.Private, Door: w.door, Registry: w.registry}, w.terminated
+		if w.tls {
+			o.TLS = late(func() *tls.Config { return s.certificates.Load().private }, "http/1.1")
+		}
+	case w.tls:
+		o.TLS = late(func() *tls.Config { return s.certificates.Load().public }, "h2", "http/1.1")
+	}
+	if w.door == doorProxy {
+		o.Connect = func(host string) bool { return s.hosts.Lookup(host).Role != network.Foreign }
+	}
+	return o
+}
+
+// listen opens one listener.
+func (s *Server) listen(ctx context.Context, w wanted, l network.Limits) (*listener, error) {
+	door, err := s.doors.Listen(ctx, w.address, s.doorOptions(w, l))
+	if err != nil && w.registry != "" {
+		err = fmt.Errorf("private listener for the registry %s: %w", w.registry, err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	open := func(address string, o network.DoorOptions) error {
-		o.Log = s.log
-		door, err := doors.Listen(ctx, address, o)
+	return &listener{want: w, door: door}, nil
+}
+
+// takeOver opens a listener at the address of one that goes.
+func (s *Server) takeOver(old *listener, w wanted, l network.Limits) (*listener, error) {
+	door, err := s.doors.TakeOver(old.door, s.doorOptions(w, l))
+	if err != nil {
+		return nil, err
+	}
+	return &listener{want: w, door: door}, nil
+}
+
+// bind opens all listeners.
+func (s *Server) bind(ctx context.Context) error {
+	var err error
+	if s.doors, err = network.NewDoors(nil); err != nil {
+		return err
+	}
+	all, limits := s.o.wanted()
+	for i, w := range all {
+		l, err := s.listen(ctx, w, limits[i])
 		if err != nil {
 			return err
 		}
-		s.listeners = append(s.listeners, &listener{door: door})
-		s.closers = append(s.closers, func() error { return door.Shutdown(context.Background()) })
-		return nil
+		s.listeners = append(s.listeners, l)
 	}
-	secure := late(func() *tls.Config { return s.tls }, "h2", "http/1.1")
-	if err := open(s.o.Listen, network.DoorOptions{Zone: network.Zone{Kind: network.Public, Door: doorPublic}, TLS: secure}); err != nil {
-		return nil, err
+	return nil
+}
+
+// doorsNow are the listeners that are open.
+func (s *Server) doorsNow() []*listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.listeners)
+}
+
+// equip gives a listener what answers there.
+func (s *Server) equip(l *listener) {
+	if l.want.door == doorAdmin {
+		l.handler = s.rooms.ready
+		return
 	}
-	if !off(s.o.ProxyListen) {
-		ours := func(host string) bool { return s.hosts.Lookup(host).Role != network.Foreign }
-		if err := open(s.o.ProxyListen, network.DoorOptions{Zone: network.Zone{Kind: network.Public, Door: doorProxy}, TLS: secure, Connect: ours}); err != nil {
-			return nil, err
-		}
+	l.handler = &front{hosts: s.hosts, door: l.door, log: s.log, management: s.rooms.management, data: s.rooms.data, metrics: s.metrics, limits: &s.limits}
+}
+
+// closeDoors closes listeners that serve nothing yet.
+func (s *Server) closeDoors() error {
+	var errs []error
+	for _, l := range s.doorsNow() {
+		errs = append(errs, l.door.Shutdown(context.Background()))
 	}
-	if !off(s.o.AdminListen) {
-		if err := open(s.o.AdminListen, network.DoorOptions{Zone: network.Zone{Kind: network.Public, Door: doorAdmin}}); err != nil {
-			return nil, err
-		}
-	}
-	names := map[string]int{}
-	for _, p := range s.o.PrivateListeners {
-		names[p.Registry]++
-		name := p.Registry
-		if n := names[p.Registry]; n > 1 {
-			name = fmt.Sprintf("%s-%d", name, n)
-		}
-		o := network.DoorOptions{Zone: network.Zone{Kind: network.Private, Door: name, Registry: p.Registry}, Terminated: p.TLSTerminated}
-		if p.TLS {
-			o.TLS = late(func() *tls.Config { return s.privateTLS }, "http/1.1")
-		}
-		if err := open(p.Address, o); err != nil {
-			return nil, fmt.Errorf("private listener for the registry %s: %w", p.Registry, err)
-		}
-	}
-	return doors, nil
+	return errors.Join(errs...)
 }
 
 // late is a configuration that is looked up at each handshake.

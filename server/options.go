@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,6 +41,14 @@ type Options struct {
 	InstallationKey string
 	// DrainTimeout bounds the wait for requests in flight at a stop (0: 30 s).
 	DrainTimeout time.Duration
+	// MaxConnections is how many connections each listener holds at a time (0: 16384), MaxRequests how many requests all of them answer (0: 4096).
+	MaxConnections, MaxRequests int
+	// StallTimeout ends an exchange in which nothing moves for so long (0: 1 min).
+	StallTimeout time.Duration
+	// MinFreeDisk is how many bytes must be free on the disk of Data for the server to be ready (0: 256 MiB).
+	MinFreeDisk int64
+	// ACME gets certificates from an ACME server; without a Directory none are asked for.
+	ACME network.ACME
 	// Log gets everything that happens; nil discards it.
 	Log *slog.Logger
 	// Clock is the time; nil: the machine's.
@@ -54,21 +64,119 @@ type PrivateListener struct {
 	Registry      string
 	TLS           bool
 	TLSTerminated bool
+	// Clients are the addresses that may connect; none: all.
+	Clients []netip.Prefix
+}
+
+// OptionError is an option that can't be had, under its name in the configuration.
+type OptionError struct {
+	Key string
+	Err error
+}
+
+func (e *OptionError) Error() string { return e.Key + ": " + e.Err.Error() }
+
+// Unwrap is the cause.
+func (e *OptionError) Unwrap() error { return e.Err }
+
+func option(key, format string, args ...any) error {
+	return &OptionError{key, fmt.Errorf(format, args...)}
+}
+
+// Check finds out, without opening anything, whether a server could be made of the options. Errors: *OptionError.
+func Check(o Options) error {
+	if err := o.complete(); err != nil {
+		return err
+	}
+	if _, err := o.hosts(); err != nil {
+		return err
+	}
+	if _, err := network.OpenFiles(o.Certificates, o.Clock, o.Log); err != nil {
+		return &OptionError{"certificates", err}
+	}
+	for key, address := range map[string]string{"listen": o.Listen, "proxyListen": o.ProxyListen, "adminListen": o.AdminListen} {
+		if off(address) {
+			continue
+		}
+		if err := bindable(address); err != nil {
+			return &OptionError{key, err}
+		}
+	}
+	for i, l := range o.PrivateListeners {
+		if err := bindable(l.Address); err != nil {
+			return option("privateListeners", "entry %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// bindable checks the form of an address to listen on.
+func bindable(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%q is not host:port", address)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("%q has no port between 0 and 65535", address)
+	}
+	if _, err := netip.ParseAddr(host); err != nil && host != "" && !strings.EqualFold(host, "localhost") {
+		return fmt.Errorf("%q is not an address to listen on: name it by an IP address", address)
+	}
+	return nil
+}
+
+// hosts are the names of the installation.
+func (o *Options) hosts() (network.Hosts, error) {
+	h, err := network.NewHosts(append(append([]string{}, o.Hosts...), "localhost", "127.0.0.1", "::1"), o.RegistrySuffix)
+	if err == nil {
+		return h, nil
+	}
+	if _, suffix := network.NewHosts([]string{"localhost"}, o.RegistrySuffix); suffix != nil {
+		return h, &OptionError{"registrySuffix", err}
+	}
+	return h, &OptionError{"host", err}
 }
 
 // complete checks the options and fills in what is left out.
 func (o *Options) complete() error {
 	if o.Data == "" {
-		return fmt.Errorf("no data directory is configured")
+		return option("data", "no data directory is configured")
 	}
 	dir, err := filepath.Abs(o.Data)
 	if err != nil {
-		return err
+		return &OptionError{"data", err}
 	}
 	o.Data = dir
 	if off(o.Listen) {
-		return fmt.Errorf("the public listener cannot be switched off: set listen")
+		return option("listen", "the public listener cannot be switched off")
 	}
+	o.fill()
+	if scheme, _, _ := strings.Cut(o.Database, ":"); scheme != "sqlite" && scheme != "postgres" && scheme != "postgresql" {
+		return option("database", "it is neither sqlite:PATH nor postgres://USER:PASSWORD@HOST:PORT/NAME")
+	}
+	if !off(o.AdminListen) && !o.AdminAnywhere && !loopback(o.AdminListen) {
+		return option("adminListen", "%s is not on loopback: set adminAnywhere if that is meant", o.AdminListen)
+	}
+	if err := o.ACME.Check(); err != nil {
+		return &OptionError{"acme", err}
+	}
+	o.PrivateListeners = slices.Clone(o.PrivateListeners)
+	for i, l := range o.PrivateListeners {
+		switch {
+		case l.Address == "" || l.Registry == "":
+			return option("privateListeners", "entry %d: address and registry are needed", i+1)
+		case l.TLS && l.TLSTerminated:
+			return option("privateListeners", "entry %d: tlsTerminated is for a listener with tls: false", i+1)
+		case !l.TLS && !l.TLSTerminated && !loopback(l.Address):
+			return option("privateListeners", "entry %d: %s would serve plain HTTP beyond loopback: set tls: true, or tlsTerminated: true if a TLS terminator stands before it", i+1, l.Address)
+		}
+		o.PrivateListeners[i].Registry = strings.ToLower(l.Registry)
+	}
+	return nil
+}
+
+// fill gives what was left out its default.
+func (o *Options) fill() {
 	if o.Database == "" {
 		o.Database = "sqlite:" + filepath.Join(o.Data, "embargo.db")
 	}
@@ -78,27 +186,21 @@ func (o *Options) complete() error {
 	if o.DrainTimeout <= 0 {
 		o.DrainTimeout = 30 * time.Second
 	}
+	if o.MaxRequests <= 0 {
+		o.MaxRequests = 4096
+	}
+	if o.StallTimeout <= 0 {
+		o.StallTimeout = time.Minute
+	}
+	if o.MinFreeDisk <= 0 {
+		o.MinFreeDisk = 256 << 20
+	}
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if !off(o.AdminListen) && !o.AdminAnywhere && !loopback(o.AdminListen) {
-		return fmt.Errorf("adminListen %s is not on loopback: set adminAnywhere if that is meant", o.AdminListen)
-	}
-	for i, l := range o.PrivateListeners {
-		switch {
-		case l.Address == "" || l.Registry == "":
-			return fmt.Errorf("privateListeners[%d]: address and registry are needed", i)
-		case l.TLS && l.TLSTerminated:
-			return fmt.Errorf("privateListeners[%d]: tlsTerminated is for a listener with tls: false", i)
-		case !l.TLS && !l.TLSTerminated && !loopback(l.Address):
-			return fmt.Errorf("privateListeners[%d]: %s would serve plain HTTP beyond loopback: set tls: true, or tlsTerminated: true if a TLS terminator stands before it", i, l.Address)
-		}
-		o.PrivateListeners[i].Registry = strings.ToLower(l.Registry)
-	}
-	return nil
 }
 
 func off(address string) bool { return address == "" || address == "off" }

@@ -78,7 +78,7 @@ func (r *rooms) run(ctx context.Context) error {
 	return err
 }
 
-func (s *Server) openRooms(ctx context.Context, doors *network.Doors) error {
+func (s *Server) openRooms(ctx context.Context) error {
 	node, err := s.node()
 	if err != nil {
 		return err
@@ -92,38 +92,27 @@ func (s *Server) openRooms(ctx context.Context, doors *network.Doors) error {
 	if r.identity, err = identity.New(ctx, identity.Options{DB: s.db, Keyring: s.ring, Hosts: s.hosts.Management(), Clock: s.o.Clock}); err != nil {
 		return err
 	}
-	if r.audit, err = audit.New(ctx, audit.Options{DB: s.db, Node: node, Log: s.log}); err != nil {
+	if r.audit, err = audit.New(ctx, audit.Options{DB: s.db, Node: node, Log: s.log, Count: s.metrics.record}); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, r.audit.Close)
-	if r.jobs, err = job.New(job.Options{DB: s.db, Node: node, Log: s.log}); err != nil {
+	if r.jobs, err = job.New(job.Options{DB: s.db, Node: node, Log: s.log, Count: s.metrics.job}); err != nil {
 		return err
 	}
-	r.ready.checks = []check{
-		{"database", s.db.Ping},
-		{"audit", func(context.Context) error { return r.audit.Healthy() }},
-		{"lease", func(context.Context) error {
-			if !r.lease.Valid() {
-				return errors.New("the node's lease in the database has ended")
-			}
-			return nil
-		}},
-	}
-	if err := s.openProtocols(doors); err != nil {
+	r.ready.checks = s.checks()
+	r.ready.metrics = s.metrics.handler()
+	if err := s.openProtocols(); err != nil {
 		return err
 	}
 	for _, l := range s.listeners {
-		if z := l.door.Zone(); z.Kind == network.Public && z.Door == doorAdmin {
-			l.handler = r.ready
-			continue
-		}
-		l.handler = &front{hosts: s.hosts, door: l.door, log: s.log, management: r.management, data: r.data}
+		s.equip(l)
 	}
+	s.metrics.registry.MustRegister(gauges{s})
 	return nil
 }
 
 // openProtocols makes what answers: the registry behind its protocol, the resource manager and the authority.
-func (s *Server) openProtocols(doors *network.Doors) error {
+func (s *Server) openProtocols() error {
 	r := s.rooms
 	gate, err := egress.New(egress.Options{DB: s.db, Audit: r.audit, Clock: s.o.Clock, Log: s.log, Live: r.lease.Valid, Marks: s.dir.file("policy-epochs.json")})
 	if err != nil {
@@ -140,11 +129,11 @@ func (s *Server) openProtocols(doors *network.Doors) error {
 	}
 	r.registry = registries
 	registries.Handle(r.jobs)
-	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(doors), Log: s.log}); err != nil {
+	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Log: s.log}); err != nil {
 		return err
 	}
 	source := func(req *http.Request) (address, zone string) {
-		peer := doors.Peer(req)
+		peer := s.doors.Peer(req)
 		return peer.Addr.String(), peer.Zone.String()
 	}
 	engine, err := arm.New(arm.Options{Source: source, DB: s.db, Identity: r.identity, Audit: r.audit, Keyring: s.ring, Log: s.log, Locations: locations(s.o.Locations),
@@ -175,9 +164,9 @@ func (s *Server) openProtocols(doors *network.Doors) error {
 
 // locate tells which registry a request is for, and on which connection it came: a private door serves its own, whatever
 // the Host says; elsewhere the front has found that the Host is a registry's.
-func (s *Server) locate(doors *network.Doors) func(*http.Request) (string, *network.Peer) {
+func (s *Server) locate() func(*http.Request) (string, *network.Peer) {
 	return func(req *http.Request) (string, *network.Peer) {
-		peer := doors.Peer(req)
+		peer := s.doors.Peer(req)
 		if peer.Kind == network.Private {
 			return peer.Registry, peer
 		}

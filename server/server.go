@@ -9,15 +9,16 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -36,21 +37,23 @@ type Server struct {
 	db    *meta.DB
 	ring  *meta.Keyring
 	ca    *network.Authority
-	// tls and privateTLS are what late looks up at each handshake: they exist only after the doors.
-	tls, privateTLS *tls.Config
-	rooms           *rooms
+	// certificates are what late looks up at each handshake: they exist only after the doors.
+	certificates atomic.Pointer[certificates]
+	acme         *network.Certifier
+	metrics      *metrics
+	limits       limits
+	doors        *network.Doors
+	started      time.Time
+	rooms        *rooms
 
+	// mu guards what Reload changes: o, listeners, welcome, and start, which is nil while nothing is served.
+	mu        sync.Mutex
 	listeners []*listener
 	welcome   Welcome
+	start     func(serve func() error)
 
 	// closers undo what New made, last first.
 	closers []func() error
-}
-
-// listener is a door and what answers at it.
-type listener struct {
-	door    *network.Door
-	handler http.Handler
 }
 
 // Welcome is what there is to say when an installation starts. First says that this start made it; only then, and when
@@ -87,7 +90,8 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{o: o, log: o.Log}
+	s := &Server{o: o, log: o.Log, started: time.Now(), metrics: newMetrics(o.Version)}
+	s.limits.set(o)
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -96,15 +100,15 @@ func New(ctx context.Context, o Options) (*Server, error) {
 
 func (s *Server) open(ctx context.Context) error {
 	var err error
-	if s.hosts, err = network.NewHosts(append(append([]string{}, s.o.Hosts...), "localhost", "127.0.0.1", "::1"), s.o.RegistrySuffix); err != nil {
+	if s.hosts, err = s.o.hosts(); err != nil {
 		return err
 	}
 	if s.dir, err = openDataDir(s.o.Data); err != nil {
 		return err
 	}
 	s.closers = append(s.closers, s.dir.close)
-	doors, err := s.bind(ctx)
-	if err != nil {
+	s.closers = append(s.closers, s.closeDoors)
+	if err := s.bind(ctx); err != nil {
 		return err
 	}
 	if err := s.openDatabase(ctx); err != nil {
@@ -123,12 +127,15 @@ func (s *Server) open(ctx context.Context) error {
 	if err := writeFile(s.dir.file("ca.pem"), s.ca.PEM(), 0o644); err != nil {
 		return err
 	}
-	files, err := network.OpenFiles(s.o.Certificates, s.o.Clock, s.log)
+	if err := s.openACME(); err != nil {
+		return err
+	}
+	certs, err := s.openCertificates(s.o)
 	if err != nil {
 		return err
 	}
-	s.tls, s.privateTLS = network.TLS(s.hosts, s.ca, files), network.PrivateTLS(s.hosts, s.ca, files)
-	if err := s.openRooms(ctx, doors); err != nil {
+	s.certificates.Store(certs)
+	if err := s.openRooms(ctx); err != nil {
 		return err
 	}
 	if err := s.reconcile(ctx); err != nil {
@@ -155,7 +162,7 @@ func (s *Server) openDatabase(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.db, err = meta.Open(ctx, meta.Options{URL: s.o.Database, Clock: s.o.Clock, Log: s.log, Dial: d.Func(dial.PostgreSQL)})
+	s.db, err = meta.Open(ctx, meta.Options{URL: s.o.Database, Clock: s.o.Clock, Log: s.log, Dial: d.Func(dial.PostgreSQL), Watch: s.metrics.transaction})
 	if err != nil {
 		return err
 	}
@@ -163,7 +170,7 @@ func (s *Server) openDatabase(ctx context.Context) error {
 	return nil
 }
 
-// dialer knows the outbound connections of the server: so far the database's, and to exactly the configured servers.
+// dialer knows the outbound connections of the server: the database's and the ACME server's, and to exactly the configured servers.
 func (s *Server) dialer() (*dial.Dialer, error) {
 	rule := dial.Rule{Inside: true}
 	if strings.HasPrefix(s.o.Database, "postgres://") || strings.HasPrefix(s.o.Database, "postgresql://") {
@@ -180,13 +187,52 @@ func (s *Server) dialer() (*dial.Dialer, error) {
 			add(f.Host, f.Port)
 		}
 	}
-	return dial.New(dial.Options{Rules: map[dial.Purpose]dial.Rule{dial.PostgreSQL: rule}, Own: s.own, Log: s.log})
+	rules := map[dial.Purpose]dial.Rule{dial.PostgreSQL: rule}
+	if s.o.ACME.Directory != "" {
+		// A private ACME server is as usual as a public one; who configures it says where it is.
+		rules[dial.ACME] = dial.Rule{To: []string{s.o.ACME.Host()}, Inside: true}
+	}
+	return dial.New(dial.Options{Rules: rules, Own: s.own, Log: s.log})
+}
+
+// openACME makes the certifier when one is configured.
+func (s *Server) openACME() error {
+	o := s.o.ACME
+	if o.Directory == "" {
+		return nil
+	}
+	d, err := s.dialer()
+	if err != nil {
+		return err
+	}
+	var roots *x509.CertPool
+	if o.Roots != "" {
+		pem, err := os.ReadFile(o.Roots)
+		if err != nil {
+			return &OptionError{"acme", err}
+		}
+		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(pem) {
+			return option("acme", "%s holds no certificate", o.Roots)
+		}
+	}
+	exists := func(ctx context.Context, registry string) (bool, error) {
+		err := s.db.Read(ctx, func(tx *meta.Tx) error {
+			_, err := tx.RegistryByName(registry)
+			return err
+		})
+		if errors.Is(err, meta.ErrNotFound) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	s.acme = network.NewCertifier(o, d.Client(dial.ACME, dial.ClientOptions{Roots: roots, Timeout: time.Minute}), s.hosts, s.db, s.ring, exists, s.log)
+	return nil
 }
 
 // own are this process's listeners, which it never connects to.
 func (s *Server) own() []netip.AddrPort {
 	var out []netip.AddrPort
-	for _, l := range s.listeners {
+	for _, l := range s.doorsNow() {
 		out = append(out, l.door.Addr())
 	}
 	return out
@@ -208,26 +254,34 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
-	failed := make(chan error, len(s.listeners)+2)
+	failed := make(chan error, 1) // the first failure ends the server
 	var serving sync.WaitGroup
 	start := func(fn func() error) {
 		serving.Go(func() {
 			if err := fn(); err != nil {
-				failed <- err
+				select {
+				case failed <- err:
+				default:
+					s.log.Error("another part failed", "error", err)
+				}
 			}
 		})
 	}
 	start(socket.run)
-	for _, l := range s.listeners {
+	for _, l := range s.doorsNow() {
 		start(func() error { return l.door.Serve(l.handler) })
 	}
+	s.startable(start)
 	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopJobs()
 	jobsDone := make(chan struct{})
 	go func() {
 		defer close(jobsDone)
 		if err := s.rooms.run(jobs); err != nil {
-			failed <- err
+			select {
+			case failed <- err:
+			default:
+			}
 		}
 	}()
 	s.rooms.ready.started()
@@ -241,6 +295,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	errs := []error{cause}
 	s.rooms.ready.stopping()
+	s.startable(nil)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.DrainTimeout)
 	defer cancel()
 	errs = append(errs, s.drain(drain)...)
@@ -260,11 +315,19 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
+// startable says by what Reload starts listeners; nil: nothing is served, and nothing can be reloaded.
+func (s *Server) startable(start func(serve func() error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.start = start
+}
+
 // drain closes all doors together.
 func (s *Server) drain(ctx context.Context) []error {
-	errs := make([]error, len(s.listeners))
+	doors := s.doorsNow()
+	errs := make([]error, len(doors))
 	var wg sync.WaitGroup
-	for i, l := range s.listeners {
+	for i, l := range doors {
 		wg.Go(func() { errs[i] = l.door.Shutdown(ctx) })
 	}
 	wg.Wait()
@@ -316,6 +379,7 @@ func (s *Server) announce() error {
 	if err := writeFile(s.dir.file("listening.json"), append(b, '\n'), 0o600); err != nil {
 		return err
 	}
+	s.rooms.first.Secret = "" // it is told once
 	return s.dir.writeCredentials(c)
 }
 

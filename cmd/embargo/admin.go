@@ -101,6 +101,15 @@ func (a *admin) value(ctx context.Context, method, path string, body any) (any, 
 	return shape.Decode(b)
 }
 
+// decode sends a request and decodes the answer into v.
+func (a *admin) decode(ctx context.Context, method, path string, v any) error {
+	r, err := a.do(ctx, method, path, nil)
+	if err != nil {
+		return err
+	}
+	return errors.Join(json.NewDecoder(r).Decode(v), r.Close())
+}
+
 // ask is a command that sends one request and prints the answer. columns is the query that a table shows, "" for all.
 func ask(use, short, fallback, columns string, args cobra.PositionalArgs, request func(args []string) (method, path string, body any), more ...func(*pflag.FlagSet)) *cobra.Command {
 	var a admin

@@ -245,7 +245,7 @@ func restoreCommand() *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
-		s.server.Log = logger(s, cmd.ErrOrStderr())
+		s.server.Log = logger(s, s.logLevel, cmd.ErrOrStderr())
 		m := newMeter(cmd.ErrOrStderr())
 		done, err := server.Restore(cmd.Context(), s.server, w, m.show)
 		m.end()

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
-	"path/filepath"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +27,17 @@ type settings struct {
 	server    server.Options
 	logLevel  slog.Level
 	logFormat string
+	// sources says of each key where its value was given.
+	sources map[string]string
+}
+
+// named puts the place where an option was given before an error about it.
+func (s settings) named(err error) error {
+	var o *server.OptionError
+	if errors.As(err, &o) && s.sources[o.Key] != "" {
+		return fmt.Errorf("%s: %w", s.sources[o.Key], o.Err)
+	}
+	return err
 }
 
 // key is a row of the table of everything that can be configured. A value comes from the flag, else from the environment,
@@ -68,7 +81,7 @@ func keys() []key {
 			doc: "The CONNECT proxy, which tunnels to the installation's own names only. `off` starts none.",
 			put: text(func(s *settings, v string) { s.server.ProxyListen = v })},
 		{name: "adminListen", flag: "admin-listen", fallback: "127.0.0.1:8481", unit: "host:port",
-			doc: "The listener of /healthz and /readyz, plain HTTP. It must be on loopback unless adminAnywhere is set. `off` starts none.",
+			doc: "The listener of /healthz, /readyz and /metrics, plain HTTP. It must be on loopback unless adminAnywhere is set. `off` starts none.",
 			put: text(func(s *settings, v string) { s.server.AdminListen = v })},
 		{name: "adminAnywhere", flag: "admin-anywhere", fallback: "false", unit: "true or false",
 			doc: "Lets adminListen be another address than loopback, for the probes of an orchestrator.",
@@ -91,15 +104,26 @@ func keys() []key {
 				}
 				return nil
 			})},
-		{name: "privateListeners", unit: "list of {address, registry, tls, tlsTerminated}",
+		{name: "acme", unit: "{directory, email, roots}",
+			doc: "Gets certificates for the hosts and for the registries' names from an ACME server (RFC 8555): `directory` is the https URL of its directory, `email` is told to it, `roots` is a PEM file to check " +
+				"its certificate by. The server must reach the public listener at port 443 of each name (challenge tls-alpn-01). By giving a directory you accept its terms of service.",
+			put: rows1(func(s *settings, v struct{ Directory, Email, Roots string }) error {
+				s.server.ACME = network.ACME{Directory: v.Directory, Email: v.Email, Roots: v.Roots}
+				return nil
+			})},
+		{name: "privateListeners", unit: "list of {address, registry, tls, tlsTerminated, clients}",
 			doc: "Listeners inside the perimeter. Each serves its one registry, whatever host a request names. `tls: false` needs an address on loopback, " +
-				"or `tlsTerminated: true`, which says that a TLS terminator stands before the listener and that nothing else reaches it.",
+				"or `tlsTerminated: true`, which says that a TLS terminator stands before the listener and that nothing else reaches it. `clients` lists the addresses and CIDR ranges that may connect (none: all).",
 			put: rows(func(s *settings, v []privateListener) error {
 				s.server.PrivateListeners = nil
 				for _, l := range v {
 					secure := l.TLS == nil || *l.TLS
+					clients, err := prefixes(l.Clients)
+					if err != nil {
+						return err
+					}
 					s.server.PrivateListeners = append(s.server.PrivateListeners, server.PrivateListener{
-						Address: l.Address, Registry: l.Registry, TLS: secure, TLSTerminated: l.TLSTerminated})
+						Address: l.Address, Registry: l.Registry, TLS: secure, TLSTerminated: l.TLSTerminated, Clients: clients})
 				}
 				return nil
 			})},
@@ -111,14 +135,19 @@ func keys() []key {
 			put: text(func(s *settings, v string) { s.server.InstallationKey = v })},
 		{name: "drainTimeout", flag: "drain-timeout", fallback: "30s", unit: "duration (s, m)",
 			doc: "How long a stop waits for the requests in flight before it cuts them off.",
-			put: func(s *settings, v any) error {
-				d, err := time.ParseDuration(fmt.Sprint(v))
-				if err != nil || d <= 0 {
-					return fmt.Errorf("%v is not a positive duration such as 30s", v)
-				}
-				s.server.DrainTimeout = d
-				return nil
-			}},
+			put: duration(func(s *settings, d time.Duration) { s.server.DrainTimeout = d })},
+		{name: "stallTimeout", flag: "stall-timeout", fallback: "1m", unit: "duration (s, m)",
+			doc: "How long a client may take over the next piece of a request's body or of an answer (a megabyte at the most) before its connection is dropped.",
+			put: duration(func(s *settings, d time.Duration) { s.server.StallTimeout = d })},
+		{name: "maxConnections", flag: "max-connections", fallback: "16384", unit: "number",
+			doc: "How many connections each listener holds at a time. Further ones are closed at once.",
+			put: number(func(s *settings, n int64) { s.server.MaxConnections = int(n) })},
+		{name: "maxRequests", flag: "max-requests", fallback: "4096", unit: "number",
+			doc: "How many requests are answered at a time, over all listeners. Further ones get 429 with Retry-After.",
+			put: number(func(s *settings, n int64) { s.server.MaxRequests = int(n) })},
+		{name: "minFreeDisk", flag: "min-free-disk", fallback: "256", unit: "MiB",
+			doc: "/readyz says that the server is not ready when less is free on the disk of the data directory.",
+			put: number(func(s *settings, n int64) { s.server.MinFreeDisk = n << 20 })},
 		{name: "logLevel", flag: "log-level", fallback: "info", unit: "debug, info, warn or error",
 			doc: "The least severe messages that are logged. Requests are logged at info.",
 			put: func(s *settings, v any) error {
@@ -138,10 +167,49 @@ func keys() []key {
 }
 
 type privateListener struct {
-	Address       string `yaml:"address"`
-	Registry      string `yaml:"registry"`
-	TLS           *bool  `yaml:"tls"`
-	TLSTerminated bool   `yaml:"tlsTerminated"`
+	Address       string   `yaml:"address"`
+	Registry      string   `yaml:"registry"`
+	TLS           *bool    `yaml:"tls"`
+	TLSTerminated bool     `yaml:"tlsTerminated"`
+	Clients       []string `yaml:"clients"`
+}
+
+// prefixes reads addresses and CIDR ranges.
+func prefixes(texts []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, t := range texts {
+		p, err := netip.ParsePrefix(t)
+		if a, addrErr := netip.ParseAddr(t); addrErr == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("clients: %q is neither an address nor a CIDR range", t)
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
+}
+
+func duration(set func(*settings, time.Duration)) func(*settings, any) error {
+	return func(s *settings, v any) error {
+		d, err := time.ParseDuration(fmt.Sprint(v))
+		if err != nil || d <= 0 {
+			return fmt.Errorf("%v is not a positive duration such as 30s", v)
+		}
+		set(s, d)
+		return nil
+	}
+}
+
+func number(set func(*settings, int64)) func(*settings, any) error {
+	return func(s *settings, v any) error {
+		n, err := strconv.ParseInt(fmt.Sprint(v), 10, 32)
+		if err != nil || n <= 0 {
+			return fmt.Errorf("%v is not a positive number", v)
+		}
+		set(s, n)
+		return nil
+	}
 }
 
 func text(set func(*settings, string)) func(*settings, any) error {
@@ -197,25 +265,62 @@ func texts(set func(*settings, []string)) func(*settings, any) error {
 	}
 }
 
-// rows takes a list of objects: from the file as it is, from the environment as YAML or JSON text.
+// rows takes a list of objects: from the file as a node, from the environment as YAML or JSON text.
 func rows[T any](set func(*settings, []T) error) func(*settings, any) error {
+	return rows1(func(s *settings, v []T) error { return set(s, v) })
+}
+
+// rows1 is rows for one value.
+func rows1[T any](set func(*settings, T) error) func(*settings, any) error {
 	return func(s *settings, v any) error {
-		source, ok := v.(string)
+		var out T
+		node, ok := v.(*yaml.Node)
 		if !ok {
-			b, err := yaml.Marshal(v)
-			if err != nil {
+			var doc yaml.Node
+			if err := yaml.Unmarshal([]byte(fmt.Sprint(v)), &doc); err != nil {
 				return err
 			}
-			source = string(b)
+			if len(doc.Content) == 0 {
+				return set(s, out)
+			}
+			node = doc.Content[0]
 		}
-		var out []T
-		d := yaml.NewDecoder(strings.NewReader(source))
-		d.KnownFields(true)
-		if err := d.Decode(&out); err != nil && source != "" {
+		if err := strange(node, reflect.TypeFor[T]()); err != nil {
+			return err
+		}
+		if err := node.Decode(&out); err != nil {
 			return err
 		}
 		return set(s, out)
 	}
+}
+
+// strange finds a key that the type has no member for.
+func strange(node *yaml.Node, t reflect.Type) error {
+	if t.Kind() == reflect.Slice && node.Kind == yaml.SequenceNode {
+		for _, item := range node.Content {
+			if err := strange(item, t.Elem()); err != nil {
+				return err
+			}
+		}
+	}
+	if t.Kind() != reflect.Struct || node.Kind != yaml.MappingNode {
+		return nil
+	}
+	var names []string
+	for f := range t.Fields() {
+		name := f.Tag.Get("yaml")
+		if name == "" {
+			name = strings.ToLower(f.Name)
+		}
+		names = append(names, name)
+	}
+	for i := 0; i < len(node.Content); i += 2 {
+		if k := node.Content[i]; !slices.Contains(names, k.Value) {
+			return fmt.Errorf("line %d: there is no %q here, but %s", k.Line, k.Value, strings.Join(names, ", "))
+		}
+	}
+	return nil
 }
 
 // declare gives flags a flag for each key that has one, and --config.
@@ -251,11 +356,12 @@ func load(flags *pflag.FlagSet, env func(string) (string, bool)) (settings, erro
 	if err != nil {
 		return s, err
 	}
+	s.sources = map[string]string{}
 	for _, k := range keys() {
 		var v any = k.fallback
 		source := "the default of " + k.name
 		if inFile, ok := file[k.name]; ok {
-			v, source = inFile, path+": "+k.name
+			v, source = inFile.value(k), fmt.Sprintf("%s:%d: %s", path, inFile.line, k.name)
 		}
 		if inEnv, ok := env(k.env()); ok {
 			v, source = inEnv, k.env()
@@ -271,6 +377,7 @@ func load(flags *pflag.FlagSet, env func(string) (string, bool)) (settings, erro
 				return s, err
 			}
 		}
+		s.sources[k.name] = source
 		if err := k.put(&s, v); err != nil {
 			return s, fmt.Errorf("%s: %w", source, err)
 		}
@@ -278,8 +385,26 @@ func load(flags *pflag.FlagSet, env func(string) (string, bool)) (settings, erro
 	return s, nil
 }
 
-// readFile reads the file's keys. A key that is not in the table is an error with its name.
-func readFile(path string) (map[string]any, error) {
+// inFile is a key's value in the file, and where the key stands.
+type inFile struct {
+	node *yaml.Node
+	line int
+}
+
+// value is what the key's put takes: text, lists and maps as they are, objects as a node, which knows its lines.
+func (f inFile) value(k key) any {
+	if strings.Contains(k.unit, "{") {
+		return f.node
+	}
+	var v any
+	if err := f.node.Decode(&v); err != nil {
+		return f.node.Value
+	}
+	return v
+}
+
+// readFile reads the file's keys. A key that is not in the table, or is there twice, is an error with its line.
+func readFile(path string) (map[string]inFile, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -290,25 +415,33 @@ func readFile(path string) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var doc map[string]any
+	var doc yaml.Node
 	if err := yaml.Unmarshal(b, &doc); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(doc.Content) == 0 {
+		return nil, nil
+	}
+	root := doc.Content[0]
+	if root.Kind != yaml.MappingNode {
+		return nil, fmt.Errorf("%s:%d: the file is not a list of keys and values", path, root.Line)
 	}
 	known := map[string]bool{}
 	for _, k := range keys() {
 		known[k.name] = true
 	}
-	var unknown []string
-	for name := range doc {
-		if !known[name] {
-			unknown = append(unknown, name)
+	found := map[string]inFile{}
+	for i := 0; i < len(root.Content); i += 2 {
+		k := root.Content[i]
+		if !known[k.Value] {
+			return nil, fmt.Errorf("%s:%d: unknown key %s (docs/configuration.md lists those there are)", path, k.Line, k.Value)
 		}
+		if _, twice := found[k.Value]; twice {
+			return nil, fmt.Errorf("%s:%d: the key %s is there already", path, k.Line, k.Value)
+		}
+		found[k.Value] = inFile{root.Content[i+1], k.Line}
 	}
-	if len(unknown) > 0 {
-		slices.Sort(unknown)
-		return nil, fmt.Errorf("%s: unknown key %s (docs/configuration.md lists those there are)", filepath.Base(path), strings.Join(unknown, ", "))
-	}
-	return doc, nil
+	return found, nil
 }
 
 // reference is docs/configuration.md.
@@ -319,6 +452,10 @@ func reference() string {
 Each key can be given as a flag, in the environment, or in one YAML file named by ` + "`--config`" + ` (or ` + "`EMBARGO_CONFIG`" + `). A flag wins over the
 environment, the environment over the file, the file over the default. A key in the file that is not listed here is an error. In the
 environment, lists of names are separated by commas, and lists of objects are written as YAML or JSON.
+
+` + "`embargo config check`" + ` reads everything as ` + "`embargo serve`" + ` would and says what is wrong, with file, line and key. A running server reads its configuration again when it gets SIGHUP:
+certificates, listeners, ` + "`clients`" + `, limits, timeouts and the log level change without dropping connections that remain allowed. A file that is wrong, or that changes what only a restart can
+change (data, database, host, registrySuffix, locations, installationKey, acme, minFreeDisk, logFormat), changes nothing and is logged.
 
 This page is generated from the table in cmd/embargo/config.go.
 
@@ -351,6 +488,7 @@ privateListeners:
   - address: 10.0.0.5:443
     registry: myregistry
     tls: true
+    clients: [10.0.0.0/16]
 logFormat: json
 ` + "```" + `
 `)

@@ -105,11 +105,11 @@ func TestConfigurationRefuses(t *testing.T) {
 		want string
 	}{
 		{file: "listn: x\n", want: "unknown key listn"},
-		{file: "zzz: 1\naaa: 2\n", want: "unknown key aaa, zzz"},
-		{file: "listen: [1]\n", want: "listen: [1] is not text"},
+		{file: "zzz: 1\naaa: 2\n", want: ":1: unknown key zzz"},
+		{file: "listen: [1]\n", want: ":1: listen: [1] is not text"},
 		{file: "host: {a: b}\n", want: "is not a list"},
 		{file: "adminAnywhere: perhaps\n", want: "neither true nor false"},
-		{file: "privateListeners:\n- {adress: x}\n", want: "field adress not found"},
+		{file: "privateListeners:\n- {adress: x}\n", want: "line 2: there is no \"adress\" here"},
 		{file: "certificates:\n- {cert: x}\n", want: "an entry needs cert and key"},
 		{file: ":\n:", want: "embargo.yaml"},
 		{env: map[string]string{"EMBARGO_LOG_LEVEL": "loud"}, want: "EMBARGO_LOG_LEVEL"},

@@ -71,7 +71,7 @@ func resetCommand() *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
-		s.server.Log = logger(s, cmd.ErrOrStderr())
+		s.server.Log = logger(s, s.logLevel, cmd.ErrOrStderr())
 		lost, err := server.ResetKeys(cmd.Context(), s.server)
 		if err != nil {
 			return err

@@ -62,7 +62,7 @@ func run(ctx context.Context, args []string, s streams) int {
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(), connectCommand(), principalCommand(), keysCommand(), auditCommand(), backupCommand(), restoreCommand(),
+	root.AddCommand(serveCommand(), connectCommand(), principalCommand(), keysCommand(), auditCommand(), backupCommand(), restoreCommand(), configCommand(), statusCommand(),
 		loginCommand(), logoutCommand(), resourceCommand(), versionCommand())
 	root.SetArgs(gather(args))
 	err := root.ExecuteContext(ctx)

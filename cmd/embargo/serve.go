@@ -3,12 +3,17 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/embargo-registry/embargo/server"
 )
@@ -31,19 +36,74 @@ func serveCommand() *cobra.Command {
 		}
 		o := s.server
 		o.Version = version
-		o.Log = logger(s, cmd.ErrOrStderr())
+		level := new(slog.LevelVar)
+		level.Set(s.logLevel)
+		o.Log = logger(s, level, cmd.ErrOrStderr())
 		srv, err := server.New(cmd.Context(), o)
 		if err != nil {
-			return err
+			return s.named(err)
 		}
 		welcome(cmd.OutOrStdout(), srv.Welcome())
+		hangups := make(chan os.Signal, 1)
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+		reloading, stop := context.WithCancel(cmd.Context())
+		defer stop()
+		go func() {
+			for {
+				select {
+				case <-reloading.Done():
+					return
+				case <-hangups:
+					reload(reloading, cmd.Flags(), srv, s.logFormat, level, o.Log)
+				}
+			}
+		}()
 		return srv.Run(cmd.Context())
 	}
 	return c
 }
 
-func logger(s settings, w io.Writer) *slog.Logger {
-	o := &slog.HandlerOptions{Level: s.logLevel}
+// reload reads the configuration again. What is wrong changes nothing, and is logged with its place.
+func reload(ctx context.Context, flags *pflag.FlagSet, srv *server.Server, format string, level *slog.LevelVar, log *slog.Logger) {
+	s, err := load(flags, os.LookupEnv)
+	if err == nil && s.logFormat != format {
+		err = s.named(&server.OptionError{Key: "logFormat", Err: errors.New("it can't change while the server runs: restart it, or put the value back")})
+	}
+	if err == nil {
+		err = s.named(srv.Reload(ctx, s.server))
+	}
+	if err != nil {
+		log.Error("the configuration was not reloaded: nothing was changed", "error", err)
+		return
+	}
+	level.Set(s.logLevel)
+}
+
+func configCommand() *cobra.Command {
+	check := &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration that 'embargo serve' would have with the same flags, environment and file",
+		Args:  noArgs,
+	}
+	check.Flags().SortFlags = false
+	declare(check.Flags())
+	check.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := load(cmd.Flags(), os.LookupEnv)
+		if err == nil {
+			err = s.named(server.Check(s.server))
+		}
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), "The configuration is good.")
+		return err
+	}
+	return group("config", "Look at the configuration", check)
+}
+
+func logger(s settings, level slog.Leveler, w io.Writer) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
 	if s.logFormat == "json" {
 		return slog.New(slog.NewJSONHandler(w, o))
 	}
@@ -71,7 +131,7 @@ func welcome(w io.Writer, v server.Welcome) {
 		fmt.Fprintf(w, "Proxy             %s (the way to these names without DNS)\n", v.Credentials.Proxy)
 	}
 	if v.Listening.Admin != "" {
-		fmt.Fprintf(w, "Health            http://%s/healthz and /readyz\n", v.Listening.Admin)
+		fmt.Fprintf(w, "Health            http://%s/healthz, /readyz and /metrics\n", v.Listening.Admin)
 	}
 	for _, p := range v.Listening.Private {
 		fmt.Fprintf(w, "Private listener  %s for the registry %s\n", p.Address, p.Registry)

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/embargo-registry/embargo/network"
+)
+
+// limits are what bounds requests, and may change meanwhile.
+type limits struct {
+	stall    atomic.Int64 // nanoseconds
+	most     atomic.Int64 // requests at a time
+	answered atomic.Int64 // requests being answered
+}
+
+func (l *limits) set(o Options) {
+	l.stall.Store(int64(o.StallTimeout))
+	l.most.Store(int64(o.MaxRequests))
+}
+
+// enter reports whether one more request may be answered; leave ends it either way.
+func (l *limits) enter() bool { return l.answered.Add(1) <= l.most.Load() }
+func (l *limits) leave()      { l.answered.Add(-1) }
+
+func (l *limits) pace() time.Duration { return time.Duration(l.stall.Load()) }
+
+// certificates are the TLS configurations of public and of private doors.
+type certificates struct{ public, private *tls.Config }
+
+func (s *Server) openCertificates(o Options) (*certificates, error) {
+	files, err := network.OpenFiles(o.Certificates, o.Clock, o.Log)
+	if err != nil {
+		return nil, &OptionError{"certificates", err}
+	}
+	return &certificates{network.TLS(s.hosts, s.ca, files, s.acme), network.PrivateTLS(s.hosts, s.ca, files)}, nil
+}
+
+// Reload takes options over while the server runs: certificates, listeners and who may connect to them, limits and the drain timeout. What is the same stays
+// untouched, its connections too. A listener that is gone closes: a private one resets its connections at once, because nobody is inside by that door any more;
+// the others answer what is in flight. An error means that nothing was changed. Errors: *OptionError for what is wrong or needs a restart.
+func (s *Server) Reload(ctx context.Context, o Options) error {
+	o.Log, o.Clock, o.Version = s.log, s.o.Clock, s.o.Version
+	if err := Check(o); err != nil {
+		return err
+	}
+	if err := o.complete(); err != nil {
+		return err
+	}
+	if err := s.unchangeable(o); err != nil {
+		return err
+	}
+	certs, err := s.openCertificates(o)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.start == nil {
+		return errors.New("the server is not running")
+	}
+	next, gone, fresh, err := s.rearrange(ctx, o)
+	if err != nil {
+		return err
+	}
+	// From here on nothing can fail.
+	s.certificates.Store(certs)
+	s.limits.set(o)
+	s.o, s.listeners = o, next
+	for _, l := range gone {
+		if l.want.registry != "" {
+			l.door.Stop()
+			continue
+		}
+		go func() {
+			drain, cancel := context.WithTimeout(context.Background(), o.DrainTimeout)
+			defer cancel()
+			if err := l.door.Shutdown(drain); err != nil {
+				s.log.Warn("a listener that the configuration does not have any more was closed on requests in flight", "door", l.want.door, "error", err)
+			}
+		}()
+	}
+	for _, l := range fresh {
+		s.equip(l)
+		s.start(func() error { return l.door.Serve(l.handler) })
+	}
+	_, limits := o.wanted()
+	for i, l := range next {
+		l.door.Limit(limits[i])
+	}
+	s.log.Info("configuration reloaded", "listenersOpened", len(fresh), "listenersClosed", len(gone))
+	return s.announce()
+}
+
+// rearrange finds the listeners of the options: those that stay, and new ones, opened. An address that only changes what it serves is taken over, so that there is
+// no moment at which it can't be had. The caller holds the lock.
+func (s *Server) rearrange(ctx context.Context, o Options) (next, gone, fresh []*listener, err error) {
+	all, limits := o.wanted()
+	stays := map[*listener]bool{}
+	for i, w := range all {
+		if at := slices.IndexFunc(s.listeners, func(l *listener) bool { return l.want == w }); at >= 0 {
+			stays[s.listeners[at]] = true
+			next = append(next, s.listeners[at])
+			continue
+		}
+		var l *listener
+		if at := slices.IndexFunc(s.listeners, func(l *listener) bool { return l.want.address == w.address && !slices.Contains(all, l.want) }); at >= 0 {
+			l, err = s.takeOver(s.listeners[at], w, limits[i])
+		} else {
+			l, err = s.listen(ctx, w, limits[i])
+		}
+		if err != nil {
+			for _, l := range fresh {
+				err = errors.Join(err, l.door.Shutdown(ctx))
+			}
+			return nil, nil, nil, &OptionError{key(w), err}
+		}
+		next, fresh = append(next, l), append(fresh, l)
+	}
+	for _, l := range s.listeners {
+		if !stays[l] {
+			gone = append(gone, l)
+		}
+	}
+	return next, gone, fresh, nil
+}
+
+// key is a listener's key in the configuration.
+func key(w wanted) string {
+	switch {
+	case w.registry != "":
+		return "privateListeners"
+	case w.door == doorPublic:
+		return "listen"
+	}
+	return w.door + "Listen"
+}
+
+// unchangeable refuses what only a restart can change.
+func (s *Server) unchangeable(o Options) error {
+	for key, pair := range map[string][2]any{
+		"data": {s.o.Data, o.Data}, "database": {s.o.Database, o.Database}, "host": {s.o.Hosts, o.Hosts}, "registrySuffix": {s.o.RegistrySuffix, o.RegistrySuffix},
+		"locations": {s.o.Locations, o.Locations}, "installationKey": {s.o.InstallationKey, o.InstallationKey}, "acme": {s.o.ACME, o.ACME},
+		"minFreeDisk": {s.o.MinFreeDisk, o.MinFreeDisk},
+	} {
+		a, b := reflect.ValueOf(pair[0]), reflect.ValueOf(pair[1])
+		if a.Kind() == reflect.Slice && a.Len() == 0 && b.Len() == 0 {
+			continue
+		}
+		if !reflect.DeepEqual(pair[0], pair[1]) {
+			return &OptionError{key, fmt.Errorf("it can't change while the server runs: restart it, or put the value back")}
+		}
+	}
+	return nil
+}
