@@ -19,6 +19,8 @@ build: ## build bin/embargo
 check: $(STATICCHECK) ## format, vet, staticcheck, import rules, unit tests: under two minutes
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: $$(gofmt -l $$(git ls-files '*.go'))"; exit 1; }
 	$(GO) vet ./...
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) vet ./cmd/embargo
+	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) vet ./cmd/embargo
 	$(STATICCHECK) ./...
 	$(GO) test ./test/rules
 	scripts/with-postgres $(GO) test -short $(UNIT)
