@@ -37,6 +37,18 @@ func version(ctx context.Context, given string) (string, error) {
 	return v, nil
 }
 
+// commit is that of the source with a mark when the tree was changed, "unknown" where there is no git to ask.
+func commit(ctx context.Context) string {
+	c, err := output(ctx, "git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+	if err != nil {
+		return unknown
+	}
+	return c
+}
+
+// unknown is the commit of a source that git does not know.
+const unknown = "unknown"
+
 // sourceTime is the time that stands in every file: epoch (SOURCE_DATE_EPOCH), else that of the commit.
 func sourceTime(ctx context.Context, epoch string) (time.Time, error) {
 	if epoch == "" {
@@ -71,9 +83,11 @@ func (r release) binary(t target) string {
 	return name
 }
 
-// build compiles a static program that names neither the directory it was built in nor the time.
+// build compiles a static program that names neither the directory it was built in nor the time. The commit is told by a flag,
+// because what the go command stamps is not the same in a clone, a work tree and an archive.
 func (r release) build(ctx context.Context, t target) error {
-	c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+r.version, "-o", r.path(r.binary(t)), "./cmd/embargo")
+	flags := "-s -w -X main.version=" + r.version + " -X main.commit=" + r.commit
+	c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", r.path(r.binary(t)), "./cmd/embargo")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+t.os, "GOARCH="+t.arch, "GOAMD64=v1", "GOARM64=v8.0")
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("building for %s: %w\n%s", t, err, out)

@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -34,9 +35,9 @@ func main() {
 
 // release is what the files are made of and where they go.
 type release struct {
-	out, version string
-	time         time.Time
-	targets      []target
+	out, version, commit string
+	time                 time.Time
+	targets              []target
 }
 
 // target is a system that Embargo is built for.
@@ -62,13 +63,15 @@ func run(ctx context.Context, args []string) error {
 	out := f.String("out", "dist", "directory to write to; what an earlier run left there is removed")
 	only := f.String("only", "", "build for one system only, e.g. linux/amd64")
 	given := f.String("version", "", "the version (default: from git's tags)")
-	if err := f.Parse(args); err != nil {
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	if f.NArg() > 0 {
 		return fmt.Errorf("unrecognized arguments: %s", strings.Join(f.Args(), " "))
 	}
-	r := release{out: *out, targets: targets()}
+	r := release{out: *out, targets: targets(), commit: commit(ctx)}
 	if *only != "" {
 		r.targets = slices.DeleteFunc(r.targets, func(t target) bool { return t.String() != *only })
 		if len(r.targets) == 0 {
@@ -82,7 +85,7 @@ func run(ctx context.Context, args []string) error {
 	if r.time, err = sourceTime(ctx, os.Getenv("SOURCE_DATE_EPOCH")); err != nil {
 		return err
 	}
-	if err := clear(r.out); err != nil {
+	if err := clean(r.out); err != nil {
 		return err
 	}
 	return r.write(ctx)
@@ -117,8 +120,8 @@ func (r release) write(ctx context.Context) error {
 // sums is the file of checksums.
 const sums = "SHA256SUMS"
 
-// clear makes the directory, and removes the files of an earlier run but no others.
-func clear(dir string) error {
+// clean makes the directory, and removes the files of an earlier run but no others.
+func clean(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}

@@ -89,6 +89,7 @@ func (r release) annotations() map[string]string {
 		"org.opencontainers.image.title":       "embargo",
 		"org.opencontainers.image.description": "A container registry that lets artifacts leave only as its policies say",
 		"org.opencontainers.image.version":     r.version,
+		"org.opencontainers.image.revision":    r.commit,
 		"org.opencontainers.image.created":     r.time.Format(time.RFC3339),
 		"org.opencontainers.image.licenses":    "Apache-2.0",
 		"org.opencontainers.image.source":      "https://github.com/embargo-registry/embargo",

@@ -104,10 +104,8 @@ func (r release) document(name, sum string, info *debug.BuildInfo) (document, er
 	program := newPackage("SPDXRef-Package-embargo", "embargo", r.version, purl(info.Main.Path, "v"+r.version))
 	program.PackageFileName, program.Purpose, program.LicenseDeclared = name, "APPLICATION", "Apache-2.0"
 	program.Checksums = []spdxChecksum{{"SHA256", sum}}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			program.DownloadLocation = "git+" + source + "@" + s.Value
-		}
+	if r.commit != unknown {
+		program.DownloadLocation = "git+" + source + "@" + strings.TrimSuffix(r.commit, "-dirty")
 	}
 	d.Packages = []spdxPackage{program}
 	d.relate(d.SPDXID, "DESCRIBES", program.SPDXID)

@@ -10,8 +10,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the build (-ldflags "-X main.version=…").
-var version = "dev"
+// version and commit are set by the build (-ldflags "-X main.version=…"). Without commit it is the one that the go command
+// stamped, which it does in a clone but not in a work tree or an archive.
+var version, commit = "dev", ""
 
 func versionCommand() *cobra.Command {
 	var p printed
@@ -19,8 +20,8 @@ func versionCommand() *cobra.Command {
 		Long: "Print the version, the commit, and what built it: plain lines without --output.", Args: noArgs}
 	p.flags(c.Flags(), "")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		commit := "unknown"
-		if info, ok := debug.ReadBuildInfo(); ok {
+		commit := commit
+		if info, ok := debug.ReadBuildInfo(); ok && commit == "" {
 			commit = commitOf(info)
 		}
 		platform := runtime.GOOS + "/" + runtime.GOARCH
