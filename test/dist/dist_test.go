@@ -9,6 +9,7 @@ import (
 	"debug/buildinfo"
 	"debug/elf"
 	"encoding/json"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +36,7 @@ var files = []string{
 }
 
 func TestPackages(t *testing.T) {
+	look(t)
 	program := filepath.Join(t.TempDir(), "packaging")
 	run(t, "go", "build", "-o", program, "../../packaging")
 	out := t.TempDir()
@@ -68,6 +70,7 @@ func TestPackages(t *testing.T) {
 
 // TestRefuses: what the program can't pack is refused before anything is built.
 func TestRefuses(t *testing.T) {
+	look(t)
 	program := filepath.Join(t.TempDir(), "packaging")
 	run(t, "go", "build", "-o", program, "../../packaging")
 	for _, c := range []struct {
@@ -90,6 +93,32 @@ func TestRefuses(t *testing.T) {
 		if _, err := os.Stat(out); err == nil {
 			t.Errorf("%s: something was written", c.args)
 		}
+	}
+}
+
+// look looks at every file that the programs are built from: the go command keeps a test's result for as long as the files that
+// the test itself has looked at are the same, and it does not see those that a program run by the test reads.
+func look(t *testing.T) {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	seen := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if strings.HasPrefix(d.Name(), ".") && path != root || slices.Contains([]string{"bin", "dist", "docs", "test", "embargo-data"}, d.Name()) {
+			return filepath.SkipDir
+		}
+		for _, name := range names(t, path) {
+			if _, err := os.Stat(filepath.Join(path, name)); err != nil {
+				return err
+			}
+			seen++
+		}
+		return nil
+	})
+	if err != nil || seen < 100 {
+		t.Fatalf("%d files were looked at: %v", seen, err)
 	}
 }
 
