@@ -87,7 +87,7 @@ func (r release) writeDeb(ctx context.Context, t target) error {
 	if err := put(root, "DEBIAN/control", 0o644, b.Bytes()); err != nil {
 		return err
 	}
-	if err := r.level(root); err != nil {
+	if err := level(root); err != nil {
 		return err
 	}
 	c := exec.CommandContext(ctx, "dpkg-deb", "--build", "--root-owner-group", "-Zgzip", root, r.path(r.deb(t)))
@@ -114,17 +114,12 @@ func put(root, path string, mode fs.FileMode, content []byte) error {
 	return os.Chmod(full, mode)
 }
 
-// level gives everything below root the release's time, and directories the mode that no umask has touched.
-func (r release) level(root string) error {
+// level gives directories the mode that no umask has touched. Files have theirs, and dpkg-deb sees to owners and times.
+func level(root string) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
+		if err != nil || !d.IsDir() {
 			return err
 		}
-		if d.IsDir() {
-			if err := os.Chmod(path, 0o755); err != nil {
-				return err
-			}
-		}
-		return os.Chtimes(path, r.time, r.time)
+		return os.Chmod(path, 0o755)
 	})
 }

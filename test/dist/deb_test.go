@@ -14,10 +14,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // deb checks the package's fields and files, and that its unit and its configuration are what systemd and the program take.
-func deb(t *testing.T, path, program string) {
+func deb(t *testing.T, path, program string, at time.Time) {
+	t.Setenv("TZ", "UTC")
 	for field, want := range map[string]string{"Package": "embargo", "Version": "1.2.3~rc.1", "Architecture": "amd64", "Depends": "adduser"} {
 		if got := strings.TrimSpace(run(t, "dpkg-deb", "--field", path, field)); got != want {
 			t.Errorf("%s: %q, want %q", field, got, want)
@@ -29,8 +31,8 @@ func deb(t *testing.T, path, program string) {
 	var got []string
 	for line := range strings.Lines(run(t, "dpkg-deb", "--contents", path)) {
 		f := strings.Fields(line) // mode, owner, size, date, time, path
-		if f[3] != "2023-11-14" {
-			t.Errorf("made at another time than SOURCE_DATE_EPOCH: %s", line)
+		if f[3]+" "+f[4] != at.Format("2006-01-02 15:04") {
+			t.Errorf("not of the release's time, %s: %s", at, line)
 		}
 		got = append(got, f[0]+" "+f[1]+" "+f[5])
 	}

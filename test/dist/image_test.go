@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func digest(b []byte) string {
@@ -24,7 +25,7 @@ func digest(b []byte) string {
 }
 
 // entries reads a tar: each entry's mode, owner and path, and its content by path. All bear the time of the release.
-func entries(t *testing.T, r io.Reader) (list []string, content map[string][]byte) {
+func entries(t *testing.T, r io.Reader, at time.Time) (list []string, content map[string][]byte) {
 	t.Helper()
 	content = map[string][]byte{}
 	for tr := tar.NewReader(r); ; {
@@ -35,7 +36,7 @@ func entries(t *testing.T, r io.Reader) (list []string, content map[string][]byt
 		if err != nil {
 			t.Fatal(err)
 		}
-		if h.ModTime.Unix() != epoch {
+		if !h.ModTime.Equal(at) {
 			t.Errorf("%s is of %s", h.Name, h.ModTime)
 		}
 		list = append(list, fmt.Sprintf("%o %d:%d %s", h.Mode, h.Uid, h.Gid, h.Name))
@@ -53,8 +54,8 @@ type descriptor struct {
 }
 
 // image reads the archive as the specification says, and has podman load it.
-func image(t *testing.T, out string) {
-	_, archive := entries(t, bytes.NewReader(read(t, out, files[3])))
+func image(t *testing.T, out string, at time.Time) {
+	_, archive := entries(t, bytes.NewReader(read(t, out, files[3])), at)
 	if got := string(archive["oci-layout"]); got != `{"imageLayoutVersion":"1.0.0"}` {
 		t.Errorf("oci-layout: %s", got)
 	}
@@ -101,7 +102,7 @@ func image(t *testing.T, out string) {
 	if !slices.Equal(c.RootFS.DiffIDs, []string{"sha256:" + digest(plain)}) {
 		t.Errorf("diff_ids: %q", c.RootFS.DiffIDs)
 	}
-	layer(t, plain, read(t, out, files[1]))
+	layer(t, plain, read(t, out, files[1]), at)
 	podman(t, filepath.Join(out, files[3]))
 }
 
@@ -113,8 +114,8 @@ func decode(t *testing.T, b []byte, v any) {
 }
 
 // layer: the image holds the program, its user and its data directory, and nothing else.
-func layer(t *testing.T, plain, program []byte) {
-	list, content := entries(t, bytes.NewReader(plain))
+func layer(t *testing.T, plain, program []byte, at time.Time) {
+	list, content := entries(t, bytes.NewReader(plain), at)
 	want := []string{
 		"755 0:0 etc/", "644 0:0 etc/group", "644 0:0 etc/passwd", "755 0:0 usr/", "755 0:0 usr/bin/", "755 0:0 usr/bin/embargo",
 		"755 0:0 var/", "755 0:0 var/lib/", "700 65532:65532 var/lib/embargo/",
