@@ -5,7 +5,7 @@ BIN := bin/embargo
 UNIT = $(shell $(GO) list ./... | grep -v '/test/')
 STATICCHECK := .tools/bin/staticcheck
 
-.PHONY: help run build check test test-long demo bench mutate-routes fuzz tools
+.PHONY: help run build check test test-long demo bench mutate-routes fuzz dist tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,6 +19,8 @@ build: ## build bin/embargo
 check: $(STATICCHECK) ## format, vet, staticcheck, import rules, unit tests: under two minutes
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: $$(gofmt -l $$(git ls-files '*.go'))"; exit 1; }
 	$(GO) vet ./...
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) vet ./cmd/embargo
+	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) vet ./cmd/embargo
 	$(STATICCHECK) ./...
 	$(GO) test ./test/rules
 	scripts/with-postgres $(GO) test -short $(UNIT)
@@ -30,6 +32,9 @@ test-long: build ## by hand: longer crash loops, fuzzing and the like
 	scripts/install-test-tools
 	EMBARGO_CRASH_KILLS=2000 scripts/with-postgres $(GO) test -timeout 120m ./test/crash
 	$(MAKE) fuzz FUZZ=2000000x
+
+dist: ## binaries, Debian packages, an image, SBOMs and checksums of this version in dist/
+	$(GO) run ./packaging
 
 demo: build ## the mission's story on a fresh instance, every command printed
 	scripts/install-test-tools

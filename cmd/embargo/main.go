@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command embargo is the registry and its clients in one binary: `embargo serve` starts an installation, the other commands
-// speak to one. Only this package knows flags, the environment and the configuration file; everything else takes Options.
+// speak to one. What needs the server's packages is built for Linux only. Only this package knows flags, the environment and
+// the configuration file; everything else takes Options.
 //
 // Errors go to standard error. The exit code is 0, 1 when something failed, 2 when the command was not understood, and 3
 // when the resource does not exist.
@@ -23,9 +24,6 @@ import (
 	"github.com/embargo-registry/embargo/cmd/embargo/internal/armclient"
 	"github.com/embargo-registry/embargo/dial"
 )
-
-// version is set by the build (-ldflags "-X main.version=…").
-var version = "dev"
 
 func main() {
 	dial.RefuseDefaults()
@@ -62,8 +60,8 @@ func run(ctx context.Context, args []string, s streams) int {
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(serveCommand(), connectCommand(), principalCommand(), keysCommand(), auditCommand(), backupCommand(), restoreCommand(), configCommand(), statusCommand(),
-		loginCommand(), logoutCommand(), resourceCommand(), versionCommand())
+	root.AddCommand(serverCommands()...)
+	root.AddCommand(connectCommand(), loginCommand(), logoutCommand(), resourceCommand(), versionCommand())
 	root.SetArgs(gather(args))
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -138,11 +136,4 @@ func gather(args []string) []string {
 		out = append(out, flag+"="+strings.Join(words, separator))
 	}
 	return out
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		_, err := fmt.Fprintln(cmd.OutOrStdout(), "embargo "+version)
-		return err
-	}}
 }

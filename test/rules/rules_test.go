@@ -33,7 +33,7 @@ var floors = [][]string{
 	{"registry"},
 	{"providers", "backup"},
 	{"server"},
-	{"cmd"},
+	{"cmd", "packaging"},
 }
 
 // barred are imports that no floor forbids and that must not be, with the reason.
@@ -129,6 +129,25 @@ var shared = []string{"providers/containerregistry/managed"}
 // related: a provider's package lists its own types' folders, and the shared folders of its namespace serve them.
 func related(a, b string) bool {
 	return strings.HasPrefix(a, b+"/") || strings.HasPrefix(b, a+"/") || slices.Contains(shared, b)
+}
+
+// TestPackagingStandsAlone: what is given out is built from outside, so that no part of it depends on how it is packed.
+func TestPackagingStandsAlone(t *testing.T) {
+	seen := false
+	for _, p := range list(t) {
+		if p.ImportPath != module+"packaging" {
+			continue
+		}
+		seen = true
+		for _, imp := range p.Imports {
+			if strings.HasPrefix(imp, module) {
+				t.Errorf("packaging imports %s: it runs the go command and imports nothing of ours", imp)
+			}
+		}
+	}
+	if !seen {
+		t.Fatal("there is no package packaging: the test does not see it any more")
+	}
 }
 
 func TestBarredImports(t *testing.T) {
