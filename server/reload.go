@@ -146,17 +146,20 @@ func key(w wanted) string {
 
 // unchangeable refuses what only a restart can change.
 func (s *Server) unchangeable(o Options) error {
-	for key, pair := range map[string][2]any{
-		"data": {s.o.Data, o.Data}, "database": {s.o.Database, o.Database}, "host": {s.o.Hosts, o.Hosts}, "registrySuffix": {s.o.RegistrySuffix, o.RegistrySuffix},
-		"locations": {s.o.Locations, o.Locations}, "installationKey": {s.o.InstallationKey, o.InstallationKey}, "acme": {s.o.ACME, o.ACME},
-		"minFreeDisk": {s.o.MinFreeDisk, o.MinFreeDisk},
+	for _, v := range []struct {
+		key      string
+		was, now any
+	}{
+		{"data", s.o.Data, o.Data}, {"database", s.o.Database, o.Database}, {"host", s.o.Hosts, o.Hosts}, {"registrySuffix", s.o.RegistrySuffix, o.RegistrySuffix},
+		{"locations", s.o.Locations, o.Locations}, {"installationKey", s.o.InstallationKey, o.InstallationKey}, {"acme", s.o.ACME, o.ACME},
+		{"minFreeDisk", s.o.MinFreeDisk, o.MinFreeDisk},
 	} {
-		a, b := reflect.ValueOf(pair[0]), reflect.ValueOf(pair[1])
+		a, b := reflect.ValueOf(v.was), reflect.ValueOf(v.now)
 		if a.Kind() == reflect.Slice && a.Len() == 0 && b.Len() == 0 {
 			continue
 		}
-		if !reflect.DeepEqual(pair[0], pair[1]) {
-			return &OptionError{key, fmt.Errorf("it can't change while the server runs: restart it, or put the value back")}
+		if !reflect.DeepEqual(v.was, v.now) {
+			return &OptionError{v.key, fmt.Errorf("it can't change while the server runs: restart it, or put the value back")}
 		}
 	}
 	return nil
