@@ -56,7 +56,7 @@ func New(o Options) (*Engine, error) {
 		o.Random = rand.Reader
 	}
 	if o.Log == nil {
-		o.Log = slog.Default()
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.PageSize == 0 {
 		o.PageSize = 1000

@@ -12,7 +12,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -68,7 +67,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		o.Clock = time.Now
 	}
 	if o.Log == nil {
-		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Watch == nil {
 		o.Watch = func(string, time.Duration, bool) {}

@@ -83,6 +83,7 @@ func (a *adminSocket) close(ctx context.Context) error {
 }
 
 func (a *adminSocket) serve(w http.ResponseWriter, r *http.Request) {
+	defer net500(w, r, a.log)
 	if err := a.route(w, r); err != nil {
 		f := fault.From(err)
 		if f.Status() >= 500 {

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 )
@@ -17,6 +19,7 @@ type readiness struct {
 	state   atomic.Int32 // 0 starting, 1 serving, 2 stopping
 	checks  []check
 	metrics http.Handler
+	log     *slog.Logger
 }
 
 // check is a part that may fail. Its reason is for operators and is not shown to anyone else.
@@ -59,6 +62,7 @@ type Finding struct {
 }
 
 func (h *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer net500(w, r, h.log)
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		reply(w, http.StatusMethodNotAllowed, map[string]string{"status": "this is read with GET"})
@@ -100,6 +104,18 @@ func (h *readiness) look(ctx context.Context) ([]Finding, bool) {
 		findings = append(findings, f)
 	}
 	return findings, ready
+}
+
+// net500, deferred, is the net for panics of the administrator's own doors: a 500 with the id under which the log has it.
+func net500(w http.ResponseWriter, r *http.Request, log *slog.Logger) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	id := newID()
+	log.Error("panic", "id", id, "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
+	reply(w, http.StatusInternalServerError, map[string]any{"error": map[string]string{"code": "InternalServerError",
+		"message": "The server met an unexpected condition. The log has the cause under the id " + id + "."}})
 }
 
 func reply(w http.ResponseWriter, status int, body any) {

@@ -83,7 +83,7 @@ func (s *Server) openRooms(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r := &rooms{ready: &readiness{}}
+	r := &rooms{ready: &readiness{log: s.log}}
 	s.rooms = r
 	if r.lease, err = s.db.Register(ctx, node, leaseTerm); err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/embargo-registry/embargo/redact"
 	"github.com/embargo-registry/embargo/server"
 )
 
@@ -104,12 +105,14 @@ func configCommand() *cobra.Command {
 	return group("config", "Look at the configuration", check)
 }
 
+// logger makes the one log of the program: no record reaches it but through redact.
 func logger(s settings, level slog.Leveler, w io.Writer) *slog.Logger {
 	o := &slog.HandlerOptions{Level: level}
+	var form slog.Handler = slog.NewTextHandler(w, o)
 	if s.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
+		form = slog.NewJSONHandler(w, o)
 	}
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.New(redact.Handler(form))
 }
 
 // welcome says plainly what was made and what to do next.

@@ -6,6 +6,7 @@ package instance
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -38,13 +39,16 @@ type Server struct {
 	Credentials
 	// Data is its data directory, Config its configuration file ("" for none), Database the URL ("" for the default).
 	Data, Config, Database string
+	// LogFormat is json ("") or text.
+	LogFormat string
 	// Client trusts the server's CA and goes through its CONNECT proxy, so it reaches every name of the installation.
 	Client *http.Client
 
 	t    testing.TB
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended, with ended
-	log  *buffer
+	log  *buffer       // all output
+	errs *buffer       // standard error alone
 	arm  string
 
 	ended error
@@ -185,16 +189,16 @@ func (s *Server) launch() error {
 	if err != nil {
 		return err
 	}
-	args := []string{"serve", "--data", s.Data, "--listen", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"}
+	args := []string{"serve", "--data", s.Data, "--listen", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", cmp.Or(s.LogFormat, "json")}
 	if s.Database != "" {
 		args = append(args, "--database", s.Database)
 	}
 	if s.Config != "" {
 		args = append(args, "--config", s.Config)
 	}
-	s.log = &buffer{}
+	s.log, s.errs = &buffer{}, &buffer{}
 	s.cmd = exec.Command(bin, args...)
-	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	s.cmd.Stdout, s.cmd.Stderr = s.log, io.MultiWriter(s.log, s.errs)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		return err
@@ -310,6 +314,9 @@ func (s *Server) Exited() <-chan struct{} { return s.done }
 // Log is the process's output so far.
 func (s *Server) Log() string { return s.log.String() }
 
+// Stderr is what the process has logged so far: its output without what it told on standard output at the start.
+func (s *Server) Stderr() string { return s.errs.String() }
+
 // Run runs the binary's client commands with the arguments given and returns its output and error output.
 func (s *Server) Run(ctx context.Context, args ...string) (stdout, stderr string, err error) {
 	bin, err := Binary()
@@ -336,6 +343,19 @@ func (s *Server) Token() string {
 	}
 	s.arm = token
 	return token
+}
+
+// Listening is where the server listens.
+func (s *Server) Listening(t testing.TB) (l struct{ Public, Proxy, Admin string }) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(s.Data, "listening.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &l)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // Forget drops the token that Token keeps: the next call logs in again.

@@ -22,7 +22,7 @@ const module = "github.com/embargo-registry/embargo/"
 
 // floors are the packages from the ground up. A package imports only lower floors; those of one floor do not know each other.
 var floors = [][]string{
-	{"fault"},
+	{"fault", "redact"},
 	{"name"},
 	{"dial"},
 	{"meta"},
@@ -314,6 +314,34 @@ func TestNever(t *testing.T) {
 			return true
 		})
 	})
+}
+
+// TestOneLog: a handler of a log is made in one place, behind redact.
+func TestOneLog(t *testing.T) {
+	made := 0
+	each(t, func(path string, set *token.FileSet, f *ast.File) {
+		if strings.HasPrefix(path, "test/") || strings.Contains(path, "armtest/") || strings.HasPrefix(path, "packaging/") {
+			return
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			id, ok := sel.X.(*ast.Ident)
+			if !ok || id.Name != "slog" || sel.Sel.Name != "NewTextHandler" && sel.Sel.Name != "NewJSONHandler" && sel.Sel.Name != "Default" && sel.Sel.Name != "SetDefault" {
+				return true
+			}
+			made++
+			if path != "cmd/embargo/serve.go" {
+				t.Errorf("%s: slog.%s: every log goes through redact.Handler, in cmd/embargo/serve.go; what has no log uses slog.DiscardHandler", set.Position(sel.Pos()), sel.Sel.Name)
+			}
+			return true
+		})
+	})
+	if made < 2 {
+		t.Fatalf("found %d handlers: the test does not see them any more", made)
+	}
 }
 
 // TestLicence: each file begins with its SPDX line.
