@@ -24,6 +24,8 @@ const (
 	poll = time.Second
 	// firstRetry is the pause before the second attempt; it doubles with each.
 	firstRetry = 500 * time.Millisecond
+	// lastRetry is the longest pause.
+	lastRetry = firstRetry << 8
 	// topic is what Enqueue and Cancel ring.
 	topic = "jobs"
 )
@@ -109,6 +111,9 @@ func (r *Runner) Handle(kind string, fn func(ctx context.Context, j *Job) (any, 
 
 // Run claims and runs jobs until ctx ends; then it stops the handlers, gives their jobs back to be run again, and returns.
 func (r *Runner) Run(ctx context.Context) error {
+	if err := r.inherit(ctx); err != nil {
+		return err
+	}
 	woken, leave := r.db.Listen(topic)
 	defer leave()
 	var work sync.WaitGroup
@@ -155,20 +160,26 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 }
 
-// now is the database's clock in microseconds, in SQL.
-func now(tx *meta.Tx) string {
-	if tx.Postgres() {
-		return `CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)`
-	}
-	return `CAST(unixepoch('subsec') * 1000000 AS BIGINT)`
+// inherit takes over what an earlier process of this node left: its leases are nobody's, and where no other process writes, a retry is due soon whatever the clock was
+// set to since.
+func (r *Runner) inherit(ctx context.Context) error {
+	return r.db.Write(ctx, func(tx *meta.Tx) error {
+		if _, err := tx.Exec(`UPDATE jobs SET lease_until = 0 WHERE status = 'Running' AND owner = $1`, r.owner); err != nil || !r.db.SoleWriter() {
+			return err
+		}
+		due := meta.Micros(tx.Now().Add(lastRetry))
+		_, err := tx.Exec(`UPDATE jobs SET run_at_us = $1 WHERE status = 'Accepted' AND attempt > 0 AND run_at_us > $1`, due)
+		return err
+	})
 }
 
 // claim takes the next due job: one that waits, or one whose runner's lease ran out. A look comes first, so that idle runners write nothing.
 func (r *Runner) claim(ctx context.Context) (*Job, error) {
 	var id string
 	err := r.db.Read(ctx, func(tx *meta.Tx) error {
-		return tx.Row(`SELECT id FROM jobs WHERE status IN ('Accepted', 'Running') AND run_at_us <= ` + now(tx) + ` AND lease_until <= ` + now(tx) +
-			` ORDER BY run_at_us, id LIMIT 1`).Scan(&id)
+		now, value := tx.Clock(1)
+		return tx.Row(`SELECT id FROM jobs WHERE status IN ('Accepted', 'Running') AND run_at_us <= `+now+` AND lease_until <= `+now+
+			` ORDER BY run_at_us, id LIMIT 1`, value).Scan(&id)
 	})
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil, nil
@@ -179,9 +190,10 @@ func (r *Runner) claim(ctx context.Context) (*Job, error) {
 	var j *Job
 	err = r.db.Write(ctx, func(tx *meta.Tx) error {
 		j = nil
-		n, err := tx.Exec(`UPDATE jobs SET status = 'Running', owner = $1, attempt = attempt + 1, lease_until = `+now(tx)+` + $2,
+		now, value := tx.Clock(5)
+		n, err := tx.Exec(`UPDATE jobs SET status = 'Running', owner = $1, attempt = attempt + 1, lease_until = `+now+` + $2,
   started_us = CASE WHEN started_us = 0 THEN $3 ELSE started_us END
- WHERE id = $4 AND status IN ('Accepted', 'Running') AND lease_until <= `+now(tx), r.owner, lease.Microseconds(), meta.Micros(tx.Now()), id)
+ WHERE id = $4 AND status IN ('Accepted', 'Running') AND lease_until <= `+now, r.owner, lease.Microseconds(), meta.Micros(tx.Now()), id, value)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -258,7 +270,8 @@ func (r *Runner) renew(ctx context.Context, cancel context.CancelCauseFunc, j *J
 			if err := j.Mine(tx); err != nil {
 				return err
 			}
-			_, err := tx.Exec(`UPDATE jobs SET lease_until = `+now(tx)+` + $1 WHERE id = $2`, lease.Microseconds(), j.ID)
+			now, value := tx.Clock(3)
+			_, err := tx.Exec(`UPDATE jobs SET lease_until = `+now+` + $1 WHERE id = $2`, lease.Microseconds(), j.ID, value)
 			return err
 		})
 		switch {
@@ -345,8 +358,9 @@ func (r *Runner) end(j *Job, result any, err, cause error, began time.Time) {
 	write := func(tx *meta.Tx) error {
 		var err error
 		if retry >= 0 {
-			_, err = tx.Exec(`UPDATE jobs SET status = 'Accepted', owner = '', lease_until = 0, attempt = attempt - $1, run_at_us = `+now(tx)+` + $2
- WHERE id = $3 AND status = 'Running' AND owner = $4 AND attempt = $5`, back, retry.Microseconds(), j.ID, r.owner, j.Attempt)
+			now, value := tx.Clock(6)
+			_, err = tx.Exec(`UPDATE jobs SET status = 'Accepted', owner = '', lease_until = 0, attempt = attempt - $1, run_at_us = `+now+` + $2
+ WHERE id = $3 AND status = 'Running' AND owner = $4 AND attempt = $5`, back, retry.Microseconds(), j.ID, r.owner, j.Attempt, value)
 		} else {
 			_, err = tx.Exec(`UPDATE jobs SET status = $1, percent = CASE WHEN $1 = 'Succeeded' THEN 100 ELSE percent END, result = $2, fault_code = $3, fault_text = $4,
   owner = '', lease_until = 0, ended_us = $5 WHERE id = $6 AND status = 'Running' AND owner = $7 AND attempt = $8`,

@@ -25,12 +25,13 @@ func (db *DB) Register(ctx context.Context, node string, term time.Duration) (*L
 	return l, l.Renew(ctx)
 }
 
-// dbNow is the database's clock in microseconds, in SQL.
-func dbNow(tx *Tx) string {
+// Clock is the clock by which processes that share the database compare times, in microseconds, as the parameter $n of a query: an SQL expression, and the parameter's
+// value. On PostgreSQL it is the server's; on SQLite there is one process, and it is that one's.
+func (tx *Tx) Clock(n int) (expr string, value any) {
 	if tx.Postgres() {
-		return `CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)`
+		return fmt.Sprintf(`COALESCE(CAST($%d AS BIGINT), CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT))`, n), nil
 	}
-	return `CAST(unixepoch('subsec') * 1000000 AS BIGINT)`
+	return fmt.Sprintf("$%d", n), Micros(tx.now)
 }
 
 // Renew prolongs the lease, by the database's clock. After a failure the lease ends at its old term.
@@ -41,8 +42,9 @@ func (l *Lease) Renew(ctx context.Context) error {
 		if err := l.alone(tx); err != nil {
 			return err
 		}
-		_, err := tx.Exec(`INSERT INTO nodes (id, lease_until, epoch_seen) VALUES ($1, `+dbNow(tx)+` + $2, 0)
- ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until`, l.node, l.term.Microseconds())
+		now, value := tx.Clock(3)
+		_, err := tx.Exec(`INSERT INTO nodes (id, lease_until, epoch_seen) VALUES ($1, `+now+` + $2, 0)
+ ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until`, l.node, l.term.Microseconds(), value)
 		return err
 	})
 	if err == nil {
@@ -61,7 +63,8 @@ func (l *Lease) alone(tx *Tx) error {
 		return err
 	}
 	var others int64
-	if err := tx.Row(`SELECT COUNT(*) FROM nodes WHERE id <> $1 AND lease_until > `+dbNow(tx), l.node).Scan(&others); err != nil {
+	now, value := tx.Clock(2)
+	if err := tx.Row(`SELECT COUNT(*) FROM nodes WHERE id <> $1 AND lease_until > `+now, l.node, value).Scan(&others); err != nil {
 		return err
 	}
 	if others > 0 {
