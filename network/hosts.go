@@ -47,7 +47,7 @@ func NewHosts(management []string, suffix string) (Hosts, error) {
 		if _, err := netip.ParseAddr(n); err != nil && !dnsName(n) {
 			return Hosts{}, fmt.Errorf("%q is neither a host name nor an IP address", m)
 		}
-		if t := h.Lookup(n); t.Role != Foreign {
+		if t := h.Lookup(n); t.Role == RegistryHost || t.Role == DataHost {
 			return Hosts{}, fmt.Errorf("the host %q lies below the registries' suffix %s", m, h.suffix)
 		}
 		if !slices.Contains(h.management, n) {

@@ -8,7 +8,7 @@ import (
 )
 
 func TestHosts(t *testing.T) {
-	h, err := NewHosts([]string{"localhost", "127.0.0.1", "Embargo.Example.com", "::1"}, ".azurecr.localhost")
+	h, err := NewHosts([]string{"localhost", "127.0.0.1", "Embargo.Example.com", "::1", "localhost"}, ".azurecr.localhost")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,8 @@ type Server struct {
 	Data, Config, Database string
 	// LogFormat is json ("") or text.
 	LogFormat string
+	// Listen is the public listener's address; "" picks a free port.
+	Listen string
 	// Client trusts the server's CA and goes through its CONNECT proxy, so it reaches every name of the installation.
 	Client *http.Client
 
@@ -189,7 +191,7 @@ func (s *Server) launch() error {
 	if err != nil {
 		return err
 	}
-	args := []string{"serve", "--data", s.Data, "--listen", "127.0.0.1:0", "--proxy-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", cmp.Or(s.LogFormat, "json")}
+	args := []string{"serve", "--data", s.Data, "--listen", cmp.Or(s.Listen, "127.0.0.1:0"), "--proxy-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", cmp.Or(s.LogFormat, "json")}
 	if s.Database != "" {
 		args = append(args, "--database", s.Database)
 	}

@@ -44,7 +44,9 @@ func TestCorrelation(t *testing.T) {
 		}
 		for _, action := range []string{"Microsoft.ContainerRegistry/registries/importImage/action"} {
 			for _, kind := range []string{"change", "decision"} {
-				s.Recorded(t.Context(), "a "+kind+" of "+action, func(r map[string]any) bool { return r["correlation"] == id && r["kind"] == kind && r["action"] == action })
+				s.Recorded(t.Context(), "a "+kind+" of "+action, func(r map[string]any) bool {
+					return r["correlation"] == id && r["kind"] == kind && r["action"] == action
+				})
 			}
 		}
 	})

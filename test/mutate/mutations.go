@@ -23,6 +23,7 @@ var mutations = []mutation{
 	{egress.Names, "oci/server.go", `{kindCatalog, "GET", right{[]string{"*"}, "*"},`, `{kindCatalog, "GET", toEnter,`, "registry", "TestTagsAndCatalog"},
 	{egress.Diagnostics, "server/front.go", `"agent", clip(r.UserAgent()))`, `"agent", clip(r.UserAgent()), "authorization", r.Header.Get("Authorization"))`,
 		"server", "TestRequestLogKeepsSecretsOut"},
+	{egress.Backup, "egress/judge.go", "		if !r.Exports {\n			return fault.New(fault.ExportsDisabled,\n				\"A backup", "		if !r.Exports && r.ID == \"\" {\n			return fault.New(fault.ExportsDisabled,\n				\"A backup", "test/operate", "TestR18BackupIsSealed"},
 	{egress.AdminUser, "providers/containerregistry/registries/apply.go", "row.AdminEnabled, row.AnonymousPull = p.AdminUserEnabled, p.AnonymousPull",
 		"row.AdminEnabled, row.AnonymousPull = true, p.AnonymousPull", "test/egress", "TestR19AdminUserIsOffUntilEnabled"},
 	{egress.OldToken, "identity/token.go", "	case !p.Enabled:", "	case !p.Enabled && p.ID == \"\":", "test/egress", "TestR20DisabledPrincipalsTokenIsVoid"},
@@ -33,6 +34,7 @@ var mutations = []mutation{
 	{egress.StaleNode, "meta/node.go", "	if others > 0 {", "	if others > 1<<20 {", "test/egress", "TestR25SecondNodeIsRefused"},
 	{egress.HostConfusion, "server/front.go", "	case !agree:", "	case !agree && r.Host == \"\":", "server", "TestHostRules"},
 	{egress.Weakening, "providers/containerregistry/registries/admit.go", "	if c.Want.SKU.Name != premium {\n		todo", "	if c.Want.SKU.Name == \"\" {\n		todo", "test/egress", "TestContract"},
+	{egress.Weakening, "meta/registry.go", "	if r.Held {\n", "	if r.Held && r.ID == \"\" {\n", "test/operate", "TestOlderCopyIsHeld"},
 	{egress.SharedStorage, "registry/release.go", "		found, err := blobIn(tx, row.ID, from, d)\n", "		size, _, err := s.blobs.Stat(tx, d)\n		found := oci.Descriptor{Digest: d, Size: size}\n",
 		"registry", "TestSharedContentIsUploadedAllTheSame"},
 }
