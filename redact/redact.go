@@ -74,7 +74,7 @@ var forms = []form{
 	{regexp.MustCompile(`(?i)(\b(?:bearer|basic|negotiate)(?:\s+|%20|\+))[A-Za-z0-9+/=_.~%-]{4,}`), true},
 	{regexp.MustCompile(`()\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)*`), false},
 	{regexp.MustCompile(`(://[^/\s:@"']*:)[^\s"'/]*(@)`), false},
-	{regexp.MustCompile(`(?i)((?:\b|_|%3f|%26)(?:sig|signature|password|passwd|pwd|client_?secret|secret|(?:access_?|refresh_?|id_?|security-)?token|(?:client_)?assertion|api_?key|x-amz-signature|x-amz-credential)["']?(?:=|%3d|\s*:\s*["']|["']:\s*["']?))[^&\s"',;}<>]+`), false},
+	{regexp.MustCompile(`(?i)((?:\b|_|%3f|%26)(?:sig|signature|password|passwd|pwd|client_?secret|secret|(?:access_?|refresh_?|id_?|security-)?token|(?:client_)?assertion|api_?key|x-amz-signature|x-amz-credential)(?:["']?(?:=|%3d)|["']\s*:\s*["']?))[^&\s"',;}<>]+`), false},
 	{regexp.MustCompile(`([?&](?:code|se|sp|spr|sv|sr|skoid|sktid|ske|sks)=)[^&\s"']+`), false},
 }
 

@@ -164,7 +164,7 @@ func ResetKeys(ctx context.Context, o Options) (lost []string, err error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{o: o, log: o.Log}
+	s := &Server{o: o, log: o.Log, metrics: newMetrics(o.Version)}
 	if s.dir, err = openDataDir(o.Data); err != nil {
 		return nil, err
 	}

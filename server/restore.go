@@ -38,7 +38,7 @@ func Restore(ctx context.Context, o Options, w RestoreWish, tell func(backup.Pro
 	if err := o.complete(); err != nil {
 		return r, err
 	}
-	s := &Server{o: o, log: o.Log}
+	s := &Server{o: o, log: o.Log, metrics: newMetrics(o.Version)}
 	if s.dir, err = openDataDir(o.Data); err != nil {
 		return r, err
 	}

@@ -78,7 +78,7 @@ func follow(cmd *cobra.Command, events io.Reader, path string) error {
 			return &armclient.Error{Code: e.Error.Code, Message: e.Error.Message}
 		case e.Snapshot != nil:
 			m.end()
-			fmt.Fprintf(cmd.OutOrStdout(), "Backup %s is in %s: %d objects of content, %s; %d objects were new, %s.\n", e.Snapshot.ID, path, e.Snapshot.Objects, size(e.Snapshot.Bytes), m.last.New, size(m.last.NewBytes))
+			fmt.Fprintf(cmd.OutOrStdout(), "Backup %s is in %s: %d objects of content, %s; new in the folder: %d objects, %s.\n", e.Snapshot.ID, path, e.Snapshot.Objects, size(e.Snapshot.Bytes), m.last.New, size(m.last.NewBytes))
 			return nil
 		}
 	}
@@ -148,6 +148,9 @@ func backupListCommand() *cobra.Command {
 				return err
 			}
 			all = append(all, map[string]any{"id": s.ID, "taken": s.Taken.Format(time.RFC3339), "version": s.Version, "schema": s.Schema, "objects": s.Objects, "bytes": s.Bytes, "sealed": s.Sealed})
+		}
+		if p.format == "table" && p.query == "" {
+			p.query = "[].{backup:id,taken:taken,version:version,objects:objects,bytes:bytes,sealed:sealed}"
 		}
 		return p.write(cmd, all)
 	}

@@ -35,10 +35,7 @@ func newMeter(w io.Writer) *meter {
 
 func (m *meter) show(p backup.Progress) {
 	m.last = p
-	line := p.Phase
-	if p.Of > 0 {
-		line = fmt.Sprintf("%s: %d of %d objects, %s of %s", p.Phase, p.Objects, p.Of, size(p.Bytes), size(p.OfBytes))
-	}
+	line := m.line()
 	switch {
 	case m.terminal:
 		fmt.Fprintf(m.w, "\r\x1b[K%s", line)
@@ -49,9 +46,21 @@ func (m *meter) show(p backup.Progress) {
 	m.phase = p.Phase
 }
 
+// line is how far it is, in words.
+func (m *meter) line() string {
+	p := m.last
+	if p.Of == 0 {
+		return p.Phase
+	}
+	return fmt.Sprintf("%s: %d of %d objects, %s of %s", p.Phase, p.Objects, p.Of, size(p.Bytes), size(p.OfBytes))
+}
+
 func (m *meter) end() {
-	if m.terminal && m.phase != "" {
+	switch {
+	case m.terminal && m.phase != "":
 		fmt.Fprint(m.w, "\r\x1b[K")
+	case m.last.Objects > 0 && m.last.Objects == m.last.Of:
+		fmt.Fprintln(m.w, m.line())
 	}
 }
 
