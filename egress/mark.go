@@ -119,8 +119,9 @@ func Restored(tx *meta.Tx, backup string) error { return tx.SetInstallation(fact
 func (g *Gate) Reconcile(ctx context.Context) (Hold, error) {
 	var hold Hold
 	var after map[string]int64
+	current := false
 	err := g.db.Write(ctx, func(tx *meta.Tx) error {
-		hold, after = Hold{}, map[string]int64{}
+		hold, after, current = Hold{}, map[string]int64{}, false
 		rows, err := tx.Registries()
 		if err != nil {
 			return err
@@ -133,6 +134,7 @@ func (g *Gate) Reconcile(ctx context.Context) (Hold, error) {
 			return err
 		}
 		if why == "" {
+			current = true
 			hold, err = held(tx)
 			return err
 		}
@@ -147,6 +149,16 @@ func (g *Gate) Reconcile(ctx context.Context) (Hold, error) {
 	})
 	if err != nil {
 		return hold, fmt.Errorf("comparing the database with its policy epochs: %w", err)
+	}
+	if current {
+		// What the newest database does not have was deleted, although the process may have ended before it could say so here.
+		g.marks.mu.Lock()
+		for id, seen := range g.marks.seen {
+			if _, there := after[id]; !there {
+				g.marks.seen[id] = mark{Epoch: seen.Epoch, Deleted: true}
+			}
+		}
+		g.marks.mu.Unlock()
 	}
 	return hold, g.raiseAll(after)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -173,6 +174,31 @@ func TestSnapshotIsOneInstant(t *testing.T) {
 		stop := errors.New("enough")
 		if _, err := db.Snapshot(t.Context(), func(meta.Table) error { return stop }, nil, nothing); !errors.Is(err, stop) {
 			t.Errorf("a reader that wants no more: %v", err)
+		}
+	})
+}
+
+// A copy of an older schema is restored as it was and then migrated.
+func TestRestoreOfAnOlderSchema(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		db := open()
+		fillTables(t, db)
+		taken := snapshot(t, db)
+		url := metatest.URL(t, map[bool]string{true: "postgres", false: "sqlite"}[db.Postgres()])
+		err := meta.Restore(t.Context(), options(url), 1, func(put func(t meta.Table, values []any) error) error {
+			return taken.source(func(t meta.Table, values []any) error {
+				at := slices.IndexFunc(t.Columns, func(c meta.Column) bool { return c.Name == "held" }) // schema 1 had none
+				if t.Name == "registries" && at >= 0 {
+					t.Columns, values = slices.Delete(slices.Clone(t.Columns), at, at+1), slices.Delete(slices.Clone(values), at, at+1)
+				}
+				return put(t, values)
+			})
+		}, nothing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := snapshot(t, metatest.Open(t, url)); got.schema != meta.Schema() || !reflect.DeepEqual(got.lines, taken.lines) {
+			t.Errorf("schema %d, restored\n%s\nfrom\n%s", got.schema, strings.Join(got.lines, "\n"), strings.Join(taken.lines, "\n"))
 		}
 	})
 }

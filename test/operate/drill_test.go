@@ -104,13 +104,15 @@ func login(t *testing.T, s, first *instance.Server) {
 	must(t, s, "login", "--service-principal", "--credentials", filepath.Join(s.Data, "credentials.json"), "--username", s.ClientID, "--password", s.ClientSecret)
 }
 
-// The drill: fill, back up under load, kill, restore elsewhere on the other database. It comes up held; an owner confirms it; everything is there.
+// The drill: an installation of the first schema is upgraded, backed up under load, killed, and restored elsewhere on the other database. It comes up held; an owner confirms it; everything is there.
 func TestDrill(t *testing.T) {
 	for _, pair := range pairs() {
 		t.Run(pair[0]+" to "+pair[1], func(t *testing.T) {
 			config, doors := private(t)
-			first := instance.New(t, pair[0], config)
-			first.Fill(t.Context())
+			data, database, kept := instance.Kept(t, 1, pair[0])
+			first := instance.At(t, data, database, config)
+			first.Start()
+			instance.Compare(t, kept, first.Inventory(t.Context(), doors))
 			folder := filepath.Join(t.TempDir(), "backups")
 			must(t, first, "backup", "--data", first.Data, "--to", folder)
 			before := first.Inventory(t.Context(), doors)

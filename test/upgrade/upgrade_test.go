@@ -14,7 +14,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -37,10 +36,6 @@ func private(t *testing.T) (config string, doors map[string]string) {
 		map[string]string{instance.Closed: "http://" + address}
 }
 
-func kept(schema int64, kind string) string {
-	return filepath.Join("testdata", fmt.Sprintf("schema-%d", schema), kind+".tar.gz")
-}
-
 func TestKeep(t *testing.T) {
 	if !*keep {
 		t.Skip("only by hand, with -keep: it writes testdata")
@@ -60,7 +55,7 @@ func TestKeep(t *testing.T) {
 			}
 			files["postgres.sql"] = dump
 		}
-		path := kept(meta.Schema(), filepath.Base(t.Name()))
+		path := instance.KeptPath(meta.Schema(), filepath.Base(t.Name()))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -100,44 +95,6 @@ func pack(t *testing.T, path, dir string, files map[string][]byte) {
 	}
 }
 
-// unpack gives a kept installation: its data directory, its database ("" on SQLite) and its inventory.
-func unpack(t *testing.T, schema int64, kind string) (data, database string, inventory []string) {
-	t.Helper()
-	f, err := os.Open(kept(schema, kind))
-	if err != nil {
-		t.Fatalf("nothing is kept of schema %d: %v (see this package's comment)", schema, err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if err == io.EOF {
-			break
-		}
-		path := filepath.Join(dir, h.Name)
-		content, readErr := io.ReadAll(r)
-		if err = errors.Join(err, readErr, os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, content, 0o600)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if kind == "postgres" {
-		database = metatest.URL(t, kind)
-		out, err := exec.Command("psql", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", database, "--file", filepath.Join(dir, "postgres.sql")).CombinedOutput()
-		if err != nil {
-			t.Fatalf("psql: %v\n%s", err, out)
-		}
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "inventory.txt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(dir, "data"), database, strings.Split(string(text), "\n")
-}
-
 // open opens a stopped installation's database.
 func open(t *testing.T, data, database string) (*meta.DB, error) {
 	t.Helper()
@@ -151,11 +108,11 @@ func open(t *testing.T, data, database string) (*meta.DB, error) {
 func TestUpgrade(t *testing.T) {
 	for schema := int64(1); schema <= meta.Schema(); schema++ {
 		for _, kind := range metatest.Kinds {
-			if schema == meta.Schema() && !exists(kept(schema, kind)) {
+			if schema == meta.Schema() && !exists(instance.KeptPath(schema, kind)) {
 				continue // the current schema is kept before the next migration is added
 			}
 			t.Run(fmt.Sprintf("%d/%s", schema, kind), func(t *testing.T) {
-				data, database, before := unpack(t, schema, kind)
+				data, database, before := instance.Kept(t, schema, kind)
 				config, doors := private(t)
 				s := instance.At(t, data, database, config)
 				s.Start()
@@ -183,7 +140,7 @@ func exists(path string) bool {
 func TestNewerSchemaIsRefused(t *testing.T) {
 	for _, kind := range metatest.Kinds {
 		t.Run(kind, func(t *testing.T) {
-			data, database, _ := unpack(t, 1, kind)
+			data, database, _ := instance.Kept(t, 1, kind)
 			db, err := open(t, data, database)
 			if err != nil {
 				t.Fatal(err)
@@ -208,7 +165,7 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 func TestKilledMigration(t *testing.T) {
 	for _, kind := range metatest.Kinds {
 		t.Run(kind, func(t *testing.T) {
-			data, database, before := unpack(t, 1, kind)
+			data, database, before := instance.Kept(t, 1, kind)
 			config, doors := private(t)
 			for kill := range 30 {
 				s := instance.At(t, data, database, config)
