@@ -24,6 +24,7 @@ import (
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/redact"
 )
 
 // Type is the kind of a caller.
@@ -198,7 +199,10 @@ func (s *Service) SubscriptionExists(tx *meta.Tx, id string) (bool, error) {
 }
 
 // First is what Bootstrap made or found. Secret is set only by the start that made the principal.
-type First struct{ Tenant, Subscription, Principal, ClientID, Secret string }
+type First struct {
+	Tenant, Subscription, Principal, ClientID string
+	Secret                                    redact.Secret
+}
 
 // Bootstrap makes, once, the tenant, a subscription, and a service principal that is Owner of everything. Later it finds them. record, if not nil,
 // puts what was made on record in the same transaction.
@@ -262,7 +266,7 @@ func (s *Service) makeFirst(tx *meta.Tx, first *First) error {
 	if err != nil {
 		return err
 	}
-	first.Principal, first.ClientID, first.Secret = p.ID, p.AppID, secret
+	first.Principal, first.ClientID, first.Secret = p.ID, p.AppID, redact.Secret(secret)
 	if _, err := tx.Exec(`INSERT INTO subscriptions (id, name, tenant, state) VALUES ($1, 'Embargo', $2, 'Enabled')`, first.Subscription, first.Tenant); err != nil {
 		return err
 	}

@@ -20,8 +20,8 @@ import (
 // The first start makes the tenant and its owner; later ones find them, and tell no secret.
 func TestBootstrap(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
-		if !regexp.MustCompile(`^[A-Za-z0-9_-]{40,}$`).MatchString(b.first.Secret) {
-			t.Errorf("the secret %q is short, or not safe in URLs", b.first.Secret)
+		if !regexp.MustCompile(`^[A-Za-z0-9_-]{40,}$`).MatchString(string(b.first.Secret)) {
+			t.Errorf("the secret %q is short, or not safe in URLs", string(b.first.Secret))
 		}
 		again, err := b.Bootstrap(t.Context())
 		if err != nil {
@@ -32,7 +32,7 @@ func TestBootstrap(t *testing.T) {
 		if again != want {
 			t.Errorf("the second start found %+v, want %+v", again, want)
 		}
-		p, _, err := b.Login(t.Context(), b.first.ClientID, b.first.Secret)
+		p, _, err := b.Login(t.Context(), b.first.ClientID, string(b.first.Secret))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +107,7 @@ func TestSecretsAreHashed(t *testing.T) {
 				}
 				kind, _, _ := strings.Cut(hash, ":")
 				kinds[kind]++
-				if strings.Contains(hash, chosen) || strings.Contains(hash, b.first.Secret) || len(hint) > 3 {
+				if strings.Contains(hash, chosen) || strings.Contains(hash, string(b.first.Secret)) || len(hint) > 3 {
 					t.Errorf("the row tells the secret: %s %s", hash, hint)
 				}
 			}
@@ -218,7 +218,7 @@ func TestManagedIdentity(t *testing.T) {
 		if bound, err := b.HasManagedIdentity(t.Context()); err != nil || bound {
 			t.Error("there is a managed identity before one is made", err)
 		}
-		_, _, err := b.LoginManaged(t.Context(), b.first.Secret)
+		_, _, err := b.LoginManaged(t.Context(), string(b.first.Secret))
 		wantFault(t, err, fault.InvalidToken)
 		p, secret := b.principal(identity.ManagedIdentity, "vm", "", name.ResourceID{})
 		if bound, err := b.HasManagedIdentity(t.Context()); err != nil || !bound {

@@ -365,7 +365,7 @@ func (s *Server) announce() error {
 		}
 	}
 	if c.TenantID != first.Tenant || c.ClientID == "" || first.Secret != "" {
-		c.ClientID, c.ClientSecret = first.ClientID, first.Secret
+		c.ClientID, c.ClientSecret = first.ClientID, string(first.Secret)
 	}
 	c.TenantID, c.SubscriptionID = first.Tenant, first.Subscription
 	if c.ClientSecret == "" {

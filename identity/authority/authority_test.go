@@ -113,7 +113,7 @@ func (b *bench) ask(method, target string, form url.Values, headers ...string) a
 }
 
 func (b *bench) clientForm(more ...string) url.Values {
-	f := url.Values{"grant_type": {"client_credentials"}, "client_id": {b.first.ClientID}, "client_secret": {b.first.Secret}, "scope": {base + "//.default"}}
+	f := url.Values{"grant_type": {"client_credentials"}, "client_id": {b.first.ClientID}, "client_secret": {string(b.first.Secret)}, "scope": {base + "//.default"}}
 	for i := 0; i < len(more); i += 2 {
 		f.Set(more[i], more[i+1])
 	}
@@ -183,7 +183,7 @@ func TestClientCredentials(t *testing.T) {
 				t.Errorf("%s: %d %s", at("jwks_uri"), keys.StatusCode, keys.Text)
 			}
 		}
-		basic := base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(b.first.ClientID) + ":" + url.QueryEscape(b.first.Secret)))
+		basic := base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(b.first.ClientID) + ":" + url.QueryEscape(string(b.first.Secret))))
 		got := b.ask("POST", "/adfs/oauth2/token", url.Values{"grant_type": {"client_credentials"}}, "Authorization: Basic "+basic)
 		if got.StatusCode != 200 || claims(t, got.Body["access_token"])["aud"] != base+"/" {
 			t.Errorf("credentials in the header: %d %s", got.StatusCode, got.Text)
@@ -206,8 +206,8 @@ func TestRefusals(t *testing.T) {
 			return f
 		}
 		twice := b.clientForm()
-		twice["client_secret"] = []string{b.first.Secret, "other"}
-		basic := "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(b.first.ClientID+":"+b.first.Secret))
+		twice["client_secret"] = []string{string(b.first.Secret), "other"}
+		basic := "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(b.first.ClientID+":"+string(b.first.Secret)))
 		for what, c := range map[string]struct {
 			form    url.Values
 			headers []string
@@ -229,7 +229,7 @@ func TestRefusals(t *testing.T) {
 			"two resources":          {b.clientForm("scope", base+"/.default https://containerregistry.azure.net/.default"), nil, 400, "invalid_scope", "AADSTS28000: "},
 			"wrong password":         {user("password", "wrong"), nil, 400, "invalid_grant", "AADSTS50126: "},
 			"unknown user":           {user("username", "bob@example.com"), nil, 400, "invalid_grant", "AADSTS50126: "},
-			"a client as a user":     {user("username", b.first.ClientID, "password", b.first.Secret), nil, 400, "invalid_grant", "AADSTS50126: "},
+			"a client as a user":     {user("username", b.first.ClientID, "password", string(b.first.Secret)), nil, 400, "invalid_grant", "AADSTS50126: "},
 			"a user's other program": {user("client_id", b.first.ClientID), nil, 400, "unauthorized_client", "AADSTS700016: "},
 			"no refresh token":       {user("grant_type", "refresh_token"), nil, 400, "invalid_request", "AADSTS900144: "},
 			"a wrong refresh token":  {user("grant_type", "refresh_token", "refresh_token", "x"), nil, 400, "invalid_grant", "AADSTS70008: "},
@@ -240,7 +240,7 @@ func TestRefusals(t *testing.T) {
 			if got.StatusCode != c.status || got.Body["error"] != c.code || !strings.HasPrefix(text, c.number) || got.Body["access_token"] != nil {
 				t.Errorf("%s: %d %s", what, got.StatusCode, got.Text)
 			}
-			if strings.Contains(got.Text, b.first.Secret) || strings.Contains(got.Text, password) {
+			if strings.Contains(got.Text, string(b.first.Secret)) || strings.Contains(got.Text, password) {
 				t.Errorf("%s: the answer tells the secret: %s", what, got.Text)
 			}
 		}
@@ -289,7 +289,7 @@ func TestUsers(t *testing.T) {
 func TestManagedIdentity(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {
 		form := url.Values{"resource": {base + "/"}}
-		if got := b.ask("POST", "/msi/token", form, "Secret: "+b.first.Secret); got.StatusCode != 404 {
+		if got := b.ask("POST", "/msi/token", form, "Secret: "+string(b.first.Secret)); got.StatusCode != 404 {
 			t.Errorf("without a managed identity: %d %s", got.StatusCode, got.Text)
 		}
 		var p identity.Principal
@@ -315,7 +315,7 @@ func TestManagedIdentity(t *testing.T) {
 		for what, a := range map[string]answer{
 			"no secret":        b.ask("POST", "/msi/token", form),
 			"wrong secret":     b.ask("POST", "/msi/token", form, "Secret: x"),
-			"another's secret": b.ask("POST", "/msi/token", form, "Secret: "+b.first.Secret),
+			"another's secret": b.ask("POST", "/msi/token", form, "Secret: "+string(b.first.Secret)),
 			"another identity": b.ask("GET", "/msi/token?client_id="+azure+"&resource="+url.QueryEscape(base+"/"), nil, "Secret: "+secret),
 		} {
 			if a.StatusCode != 401 || a.Body["access_token"] != nil {
@@ -465,7 +465,7 @@ func TestRecords(t *testing.T) {
 			t.Errorf("%+v", no)
 		}
 		for _, e := range all {
-			if strings.Contains(string(e.Leaf), b.first.Secret) || strings.Contains(string(e.Leaf), "a wrong secret") {
+			if strings.Contains(string(e.Leaf), string(b.first.Secret)) || strings.Contains(string(e.Leaf), "a wrong secret") {
 				t.Errorf("a record tells the secret: %s", e.Leaf)
 			}
 		}
