@@ -18,6 +18,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/embargo-registry/embargo/durable"
 	"github.com/embargo-registry/embargo/meta"
 )
 
@@ -154,30 +155,10 @@ func (f *Folder) Close() error {
 // write makes a file below the folder: durable, and under its name only when it is whole.
 func (f *Folder) write(rel string, fill func(w io.Writer) error) error {
 	path := filepath.Join(f.path, rel)
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(f.path, ".writing-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // gone by its renaming, unless something failed
-	err = fill(tmp)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.Write(path, 0o600, fill)
 }
 
 func object(name string) string { return filepath.Join("objects", name[:2], name+".age") }

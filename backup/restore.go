@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -194,8 +195,14 @@ func (f *Folder) Prune(keep int) (gone []string, objects int, err error) {
 	}
 	err = filepath.WalkDir(filepath.Join(f.path, "objects"), func(path string, d fs.DirEntry, err error) error {
 		base := filepath.Base(path)
-		if err != nil || d.IsDir() || len(base) != 44 || used[base[:40]] {
+		if err != nil || d.IsDir() {
 			return err
+		}
+		if strings.HasPrefix(base, ".writing-") { // of a backup that was killed
+			return os.Remove(path)
+		}
+		if name, ok := strings.CutSuffix(base, ".age"); !ok || used[name] {
+			return nil
 		}
 		objects++
 		return os.Remove(path)

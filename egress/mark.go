@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/durable"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
@@ -71,29 +71,13 @@ func (m *marks) raise(registry string, to mark) error {
 	return m.save()
 }
 
-// save replaces the file as a whole and syncs it; the caller holds the lock.
+// save writes the file; the caller holds the lock.
 func (m *marks) save() error {
 	b, err := json.MarshalIndent(marksFile{marksAbout, m.seen}, "", "  ")
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(m.path), ".policy-epochs-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // gone by its renaming, unless something failed
-	_, err = tmp.Write(append(b, '\n'))
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), m.path)
-	}
-	if err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(m.path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.WriteFile(m.path, append(b, '\n'), 0o600)
 }
 
 // Hold is why the installation's registries are held.

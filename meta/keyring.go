@@ -12,9 +12,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/embargo-registry/embargo/durable"
 )
 
 // Keyring holds the installation keys: AES-256 keys that seal what must be readable again. The newest seals; all of them open.
@@ -38,12 +39,10 @@ func NewKeyring(path string) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, err
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(fmt.Errorf("the installation key %s is there already", path), err)
 	}
-	_, err = f.WriteString(line)
-	if err = errors.Join(err, f.Sync(), f.Close(), syncDir(filepath.Dir(path))); err != nil {
+	if err := durable.WriteFile(path, []byte(line), 0o600); err != nil {
 		return nil, err
 	}
 	return LoadKeyring(path)
@@ -118,16 +117,7 @@ func (k *Keyring) Rotate(path string) error {
 	if err != nil {
 		return err
 	}
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = errors.Join(os.Rename(tmp, path), syncDir(filepath.Dir(path)))
-	}
-	if err != nil {
+	if err := durable.WriteFile(path, []byte(text), 0o600); err != nil {
 		return err
 	}
 	k.mu.Lock()
@@ -142,14 +132,6 @@ func freshKey() (string, error) {
 		return "", err
 	}
 	return hex.EncodeToString(b[:keyIDBytes]) + " " + base64.StdEncoding.EncodeToString(b[keyIDBytes:]) + "\n", nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // KeyID is the id of the key that seals.

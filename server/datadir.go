@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/embargo-registry/embargo/durable"
 )
 
 // Credentials are what a client needs to reach the installation, as they stand in credentials.json.
@@ -86,36 +88,5 @@ func (d *dataDir) writeCredentials(c Credentials) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(d.file("credentials.json"), append(b, '\n'), 0o600)
-}
-
-// writeFile replaces a file as a whole: after a crash it has the old content or the new.
-func writeFile(path string, content []byte, mode os.FileMode) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	_, err = tmp.Write(content)
-	if err == nil {
-		err = tmp.Chmod(mode)
-	}
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = dir.Close() }()
-	return dir.Sync()
+	return durable.WriteFile(d.file("credentials.json"), append(b, '\n'), 0o600)
 }

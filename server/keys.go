@@ -13,6 +13,7 @@ import (
 
 	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/backup"
+	"github.com/embargo-registry/embargo/durable"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
@@ -152,7 +153,7 @@ func (a *adminSocket) rotateAuthority(w http.ResponseWriter, r *http.Request, fi
 		return err
 	}
 	path := a.dir.file("ca.pem")
-	if err := writeFile(path, a.of.ca.PEM(), 0o644); err != nil {
+	if err := durable.WriteFile(path, a.of.ca.PEM(), 0o644); err != nil {
 		return err
 	}
 	reply(w, http.StatusOK, map[string]string{"authority": fingerprint, "file": path, "next": next})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/embargo-registry/embargo/backup"
 	"github.com/embargo-registry/embargo/dial"
+	"github.com/embargo-registry/embargo/durable"
 	"github.com/embargo-registry/embargo/meta"
 )
 
@@ -93,7 +94,7 @@ func (s *Server) bringKey(w RestoreWish) (*meta.Keyring, error) {
 		if _, err := meta.ParseKeyring(string(text)); err != nil {
 			return nil, fmt.Errorf("%s: %w", w.Key, err)
 		}
-		if err := writeFile(s.o.InstallationKey, text, 0o600); err != nil {
+		if err := durable.WriteFile(s.o.InstallationKey, text, 0o600); err != nil {
 			return nil, err
 		}
 	}
@@ -127,9 +128,5 @@ func (s *Server) restoreDatabase(ctx context.Context, folder *backup.Folder, sna
 	if err := os.Rename(filling, path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.SyncDir(filepath.Dir(path))
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/blob"
+	"github.com/embargo-registry/embargo/durable"
 	"github.com/embargo-registry/embargo/egress"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/identity/authority"
@@ -230,5 +231,5 @@ func (s *Server) node() (string, error) {
 		return "", err
 	}
 	name := hex.EncodeToString(id)
-	return name, writeFile(path, []byte(name+"\n"), 0o600)
+	return name, durable.WriteFile(path, []byte(name+"\n"), 0o600)
 }

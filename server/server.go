@@ -24,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/embargo-registry/embargo/dial"
+	"github.com/embargo-registry/embargo/durable"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/network"
 )
@@ -125,7 +126,7 @@ func (s *Server) open(ctx context.Context) error {
 	if made {
 		s.log.Info("a certificate authority was made for this installation")
 	}
-	if err := writeFile(s.dir.file("ca.pem"), s.ca.PEM(), 0o644); err != nil {
+	if err := durable.WriteFile(s.dir.file("ca.pem"), s.ca.PEM(), 0o644); err != nil {
 		return err
 	}
 	if err := s.openACME(); err != nil {
@@ -377,7 +378,7 @@ func (s *Server) announce() error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(s.dir.file("listening.json"), append(b, '\n'), 0o600); err != nil {
+	if err := durable.WriteFile(s.dir.file("listening.json"), append(b, '\n'), 0o600); err != nil {
 		return err
 	}
 	s.rooms.first.Secret = "" // it is told once

@@ -22,7 +22,7 @@ const module = "github.com/embargo-registry/embargo/"
 
 // floors are the packages from the ground up. A package imports only lower floors; those of one floor do not know each other.
 var floors = [][]string{
-	{"fault", "redact"},
+	{"fault", "redact", "durable"},
 	{"name"},
 	{"dial"},
 	{"meta"},

@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+
+	"github.com/embargo-registry/embargo/durable"
 )
 
 // Dir is a tree of objects: <root>/<first two digits of the key>/<key>.
@@ -38,7 +40,7 @@ func Open(root string) (*Dir, error) {
 			return nil, err
 		}
 	}
-	return &Dir{root: root}, errors.Join(syncDir(root), syncDir(filepath.Dir(root)))
+	return &Dir{root: root}, errors.Join(durable.SyncDir(root), durable.SyncDir(filepath.Dir(root)))
 }
 
 // NewKey is a random object key; it is never used again.
@@ -107,7 +109,7 @@ func (f *File) Write(b []byte) (int, error) {
 }
 
 // Sync makes the file's bytes and its name durable.
-func (f *File) Sync() error { return errors.Join(f.File.Sync(), syncDir(f.dir)) }
+func (f *File) Sync() error { return errors.Join(f.File.Sync(), durable.SyncDir(f.dir)) }
 
 // Read opens an object for reading.
 func (d *Dir) Read(key string) (*os.File, error) {
@@ -128,12 +130,4 @@ func (d *Dir) Remove(key string) error {
 		return err
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
