@@ -32,6 +32,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	peer := f.door.Peer(r)
 	rec := &recorder{ResponseWriter: w, pace: pace{http.NewResponseController(w), f.limits.pace()}}
+	rec.writing() // also for what net/http writes itself: 100 Continue, and the rest of its buffer at the end
+	defer rec.writing()
 	body := &paced{ReadCloser: r.Body, pace: rec.pace}
 	if r.Body != http.NoBody {
 		r.Body = body
