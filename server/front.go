@@ -32,8 +32,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	peer := f.door.Peer(r)
 	rec := &recorder{ResponseWriter: w, pace: pace{http.NewResponseController(w), f.limits.pace()}}
-	rec.writing() // also for what net/http writes itself: 100 Continue, and the rest of its buffer at the end
-	defer rec.writing()
+	defer rec.writing() // the rest of net/http's buffer has time of its own
 	body := &paced{ReadCloser: r.Body, pace: rec.pace}
 	if r.Body != http.NoBody {
 		r.Body = body
