@@ -18,14 +18,27 @@ func WriteFile(path string, content []byte, mode os.FileMode) error {
 	})
 }
 
+// CreateFile is WriteFile for a name that must be new: it answers fs.ErrExist, and changes nothing, when the name is taken.
+func CreateFile(path string, content []byte, mode os.FileMode) error {
+	return write(path, mode, os.Link, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
+}
+
 // Write replaces a file with what fill writes. When fill or the disk fails, the file stays as it was.
 func Write(path string, mode os.FileMode, fill func(w io.Writer) error) error {
+	return write(path, mode, os.Rename, fill)
+}
+
+// write fills a file beside path and has place give it the name.
+func write(path string, mode os.FileMode, place func(from, to string) error, fill func(w io.Writer) error) error {
 	dir := filepath.Dir(path)
 	tmp, err := os.CreateTemp(dir, ".writing-*")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // gone by its renaming, unless something failed
+	defer func() { _ = os.Remove(tmp.Name()) }() // renamed already, unless it was linked or something failed
 	if err = fill(tmp); err == nil {
 		err = tmp.Chmod(mode)
 	}
@@ -35,7 +48,7 @@ func Write(path string, mode os.FileMode, fill func(w io.Writer) error) error {
 	if err = errors.Join(err, tmp.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
+	if err := place(tmp.Name(), path); err != nil {
 		return err
 	}
 	return SyncDir(dir)

@@ -5,6 +5,7 @@ package durable_test
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -44,6 +45,17 @@ func TestWrite(t *testing.T) {
 		t.Error(err)
 	}
 	check("2", 0o644)
+	if err := durable.CreateFile(path, []byte("another"), 0o600); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a file that is there was created: %v", err)
+	}
+	check("2", 0o644)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := durable.CreateFile(path, []byte("new"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("new", 0o600)
 	if err := durable.WriteFile(filepath.Join(dir, "absent", "file"), nil, 0o600); err == nil {
 		t.Error("a file was written into a directory that is not there")
 	}

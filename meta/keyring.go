@@ -39,10 +39,7 @@ func NewKeyring(path string) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.Join(fmt.Errorf("the installation key %s is there already", path), err)
-	}
-	if err := durable.WriteFile(path, []byte(line), 0o600); err != nil {
+	if err := durable.CreateFile(path, []byte(line), 0o600); err != nil {
 		return nil, err
 	}
 	return LoadKeyring(path)
