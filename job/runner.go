@@ -112,6 +112,9 @@ func (r *Runner) Handle(kind string, fn func(ctx context.Context, j *Job) (any, 
 // Run claims and runs jobs until ctx ends; then it stops the handlers, gives their jobs back to be run again, and returns.
 func (r *Runner) Run(ctx context.Context) error {
 	if err := r.inherit(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped before it began
+		}
 		return err
 	}
 	woken, leave := r.db.Listen(topic)

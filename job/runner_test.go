@@ -82,6 +82,17 @@ func TestJobsEndAsTheirHandlersSay(t *testing.T) {
 	})
 }
 
+// A runner that is stopped before it begins was stopped, and did not fail.
+func TestStoppedBeforeItBegins(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		if err := newRunner(t, open(), "n").Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A handler gets its arguments, and what it says of its progress shows at once.
 func TestProgress(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
