@@ -133,6 +133,7 @@ type Door struct {
 	socket *net.TCPListener
 	limits atomic.Pointer[Limits]
 	open   atomic.Int64
+	fresh  atomic.Int64 // connections whose first request is not answered yet
 
 	mu     sync.Mutex
 	server *http.Server
@@ -236,6 +237,7 @@ func (d *Door) Serve(h http.Handler) error {
 		IdleTimeout:       d.o.IdleTimeout,
 		MaxHeaderBytes:    d.o.MaxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 128, SendPingTimeout: time.Minute, PingTimeout: 15 * time.Second, WriteByteTimeout: time.Minute},
+		ConnState:         d.settle,
 		ErrorLog:          slog.NewLogLogger(d.o.Log.With("door", d.o.Zone.Door).Handler(), slog.LevelDebug),
 	}
 	d.mu.Lock()
@@ -273,11 +275,47 @@ func (d *Door) Shutdown(ctx context.Context) error {
 	if server == nil {
 		return nil
 	}
+	d.greet(ctx, server)
 	if err := server.Shutdown(ctx); err != nil {
 		_ = server.Close()
 		return fmt.Errorf("listener %s: requests were cut off: %w", d.o.Zone.Door, err)
 	}
 	return nil
+}
+
+// greet waits until each connection has had the answer to its first request: net/http would drop a request that it reads while it shuts down, and its client can't
+// know that it may ask again. Who says nothing is waited for no longer than net/http waits for it.
+func (d *Door) greet(ctx context.Context, server *http.Server) {
+	server.SetKeepAlivesEnabled(false)
+	patience := time.NewTimer(min(d.o.HeaderTimeout, 5*time.Second))
+	defer patience.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for d.fresh.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-patience.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// settle follows a connection's states, to know when it is fresh no longer.
+func (d *Door) settle(nc net.Conn, state http.ConnState) {
+	if t, ok := nc.(*tls.Conn); ok {
+		nc = t.NetConn()
+	}
+	c := nc.(*conn)
+	switch state {
+	case http.StateNew:
+		d.fresh.Add(1)
+	case http.StateIdle, http.StateHijacked, http.StateClosed:
+		if c.settled.CompareAndSwap(false, true) {
+			d.fresh.Add(-1)
+		}
+	}
 }
 
 // address is the client's, unmapped.
@@ -361,6 +399,8 @@ type conn struct {
 	peer   *Peer
 	remote key
 	first  []byte
+
+	settled atomic.Bool // its first request has been answered, or never came
 }
 
 func (c *conn) RemoteAddr() net.Addr { return c.remote }
