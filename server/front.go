@@ -31,7 +31,7 @@ type front struct {
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	peer := f.door.Peer(r)
-	rec := &recorder{ResponseWriter: w, pace: pace{http.NewResponseController(w), f.limits.pace()}}
+	rec := &recorder{ResponseWriter: w, pace: pace{http.NewResponseController(w), f.limits.pace()}, streams: r.ProtoMajor > 1}
 	defer rec.writing() // the rest of net/http's buffer has time of its own
 	body := &paced{ReadCloser: r.Body, pace: rec.pace}
 	if r.Body != http.NoBody {
@@ -157,8 +157,9 @@ func (f *front) note(rec *recorder, r *http.Request, peer *network.Peer, took ti
 type recorder struct {
 	http.ResponseWriter
 	pace
-	status int
-	bytes  int64
+	streams bool // HTTP/2
+	status  int
+	bytes   int64
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -170,6 +171,7 @@ func (w *recorder) WriteHeader(status int) {
 
 func (w *recorder) Write(b []byte) (int, error) {
 	w.begin()
+	defer w.end()
 	n, err := w.ResponseWriter.Write(b)
 	w.bytes += int64(n)
 	return n, err
@@ -177,6 +179,7 @@ func (w *recorder) Write(b []byte) (int, error) {
 
 func (w *recorder) ReadFrom(r io.Reader) (int64, error) {
 	w.begin()
+	defer w.end()
 	var n int64
 	var err error
 	if to, ok := w.ResponseWriter.(io.ReaderFrom); ok {
@@ -191,6 +194,7 @@ func (w *recorder) ReadFrom(r io.Reader) (int64, error) {
 // Flush is there for handlers that ask for http.Flusher; Unwrap serves http.ResponseController.
 func (w *recorder) Flush() {
 	w.begin()
+	defer w.end()
 	_ = w.out.Flush()
 }
 
@@ -200,6 +204,13 @@ func (w *recorder) begin() {
 	w.writing()
 	if w.status == 0 {
 		w.status = http.StatusOK
+	}
+}
+
+// end lifts the deadline of a write that is over: an HTTP/2 stream is reset by one that passes while nothing is written.
+func (w *recorder) end() {
+	if w.streams && w.stall > 0 {
+		_ = w.out.SetWriteDeadline(time.Time{})
 	}
 }
 
