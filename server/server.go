@@ -324,15 +324,22 @@ func (s *Server) startable(start func(serve func() error)) {
 	s.start = start
 }
 
-// drain closes all doors together.
+// drain closes all doors together; the administrator's last, which says meanwhile that the server is stopping.
 func (s *Server) drain(ctx context.Context) []error {
 	doors := s.doorsNow()
 	errs := make([]error, len(doors))
 	var wg sync.WaitGroup
 	for i, l := range doors {
-		wg.Go(func() { errs[i] = l.door.Shutdown(ctx) })
+		if l.want.door != doorAdmin {
+			wg.Go(func() { errs[i] = l.door.Shutdown(ctx) })
+		}
 	}
 	wg.Wait()
+	for i, l := range doors {
+		if l.want.door == doorAdmin {
+			errs[i] = l.door.Shutdown(ctx)
+		}
+	}
 	return errs
 }
 
