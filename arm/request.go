@@ -271,7 +271,7 @@ func (rq *request) body() ([]byte, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(rq.r.Body, maxBody+1))
 	if err != nil {
-		return nil, invalidContent("", "it ended too early").Because(err)
+		return nil, fault.Or(err, invalidContent("", "it ended too early"))
 	}
 	if len(data) > maxBody {
 		// A client that is still sending reads no answer: take in a little more of what is too long anyway.

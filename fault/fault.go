@@ -80,6 +80,15 @@ func From(err error) *Fault {
 	return New(Internal, "The server met an unexpected condition. The log has the cause under this request's id.").Because(err)
 }
 
+// Or is the Fault in err (a body that stalled says so itself), or f because of err where there is none.
+func Or(err error, f *Fault) *Fault {
+	var own *Fault
+	if errors.As(err, &own) {
+		return own
+	}
+	return f.Because(err)
+}
+
 // Is reports whether err holds a Fault of the given kind.
 func Is(err error, kind Kind) bool {
 	var f *Fault

@@ -222,7 +222,7 @@ type bodyReader struct{ r io.Reader }
 func (b bodyReader) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = fault.New(fault.BlobUploadInvalid, "The body broke off. Ask for the upload's status and go on from there.").Because(err)
+		err = fault.Or(err, fault.New(fault.BlobUploadInvalid, "The body broke off. Ask for the upload's status and go on from there."))
 	}
 	return n, err
 }
@@ -230,7 +230,7 @@ func (b bodyReader) Read(p []byte) (int, error) {
 func (x *exchange) putManifest() error {
 	content, err := io.ReadAll(io.LimitReader(x.r.Body, manifestLimit+1))
 	if err != nil {
-		return fault.New(fault.ManifestInvalid, "The body broke off.").Because(err)
+		return fault.Or(err, fault.New(fault.ManifestInvalid, "The body broke off."))
 	}
 	if len(content) > manifestLimit {
 		return fault.New(fault.RequestTooLarge, "A manifest has at most %d bytes.", manifestLimit)
