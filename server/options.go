@@ -107,6 +107,14 @@ func Check(o Options) error {
 			return option("privateListeners", "entry %d: %w", i+1, err)
 		}
 	}
+	taken := map[string]bool{}
+	all, _ := o.wanted()
+	for _, w := range all {
+		if taken[w.address] && !strings.HasSuffix(w.address, ":0") {
+			return option(key(w), "%s is given to two listeners", w.address)
+		}
+		taken[w.address] = true
+	}
 	return nil
 }
 
