@@ -4,6 +4,8 @@ package arm_test
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -159,6 +161,39 @@ func TestSecretsAreSealedAtRest(t *testing.T) {
 		}
 		if v := b.Must(t, 200, "POST", vault+"/showKey?api-version=2021-09-01", ""); v["key"] != "opensesame" {
 			t.Errorf("the key came back as %v", v)
+		}
+	})
+}
+
+// After a new installation key, every secret is sealed by it, and is what it was.
+func TestReseal(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		b := newBench(t, open())
+		b.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
+		const vault = "/subscriptions/{sub}/resourceGroups/g/providers/Fake.Bank/vaults/vault"
+		for n := range 5 { // more than a page
+			b.Must(t, 201, "PUT", fmt.Sprint(vault, n, "?api-version=2021-09-01"), fmt.Sprintf(`{"location":"westus","sku":{"name":"Basic"},"properties":{"key":"opensesame%d"}}`, n))
+		}
+		id := b.Rotate(t)
+		if err := b.DB.Write(t.Context(), func(tx *meta.Tx) error { return b.Engine.Reseal(tx) }); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 5 {
+			var doc string
+			if err := b.DB.Read(t.Context(), func(tx *meta.Tx) error {
+				return tx.Row("SELECT doc FROM resources WHERE name = $1", fmt.Sprint("vault", n)).Scan(&doc)
+			}); err != nil {
+				t.Fatal(err)
+			}
+			_, text, _ := strings.Cut(doc, `"key":"`)
+			text, _, _ = strings.Cut(text, `"`)
+			sealed, err := base64.StdEncoding.DecodeString(text)
+			if err != nil || len(sealed) < 5 || hex.EncodeToString(sealed[1:5]) != id {
+				t.Errorf("after the key %s came, a secret is stored as %x, %v", id, sealed, err)
+			}
+			if v := b.Must(t, 200, "POST", fmt.Sprint(vault, n, "/showKey?api-version=2021-09-01"), ""); v["key"] != fmt.Sprint("opensesame", n) {
+				t.Errorf("the key came back as %v", v)
+			}
 		}
 	})
 }

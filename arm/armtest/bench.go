@@ -44,6 +44,7 @@ type Bench struct {
 	Runner  *job.Runner
 	People  People
 	keyring *meta.Keyring
+	path    string // the keyring's file
 	last    string // the link of the last operation
 	next    string // the last nextLink
 }
@@ -62,11 +63,14 @@ type Declare func(s *identity.Service) []arm.Namespace
 // New starts a Bench on a fresh database. Pages of lists hold three resources.
 func New(t testing.TB, db *meta.DB, declare Declare) *Bench {
 	t.Helper()
-	keyring, err := meta.NewKeyring(filepath.Join(t.TempDir(), "key"))
+	path := filepath.Join(t.TempDir(), "key")
+	keyring, err := meta.NewKeyring(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return start(t, db, "n1", keyring, newPeople(t, db, keyring), declare)
+	b := start(t, db, "n1", keyring, newPeople(t, db, keyring), declare)
+	b.path = path
+	return b
 }
 
 // Another starts a second node on the same database, through a handle of its own.
@@ -104,6 +108,15 @@ func start(t testing.TB, db *meta.DB, node string, keyring *meta.Keyring, people
 		}
 	})
 	return b
+}
+
+// Rotate gives the installation a new key, beside those it has, and returns its id.
+func (b *Bench) Rotate(t testing.TB) string {
+	t.Helper()
+	if err := b.keyring.Rotate(b.path); err != nil {
+		t.Fatal(err)
+	}
+	return b.keyring.KeyID()
 }
 
 // Call makes one exchange as somebody; "" is nobody, an unknown word a forger. headers are "Name: value". {sub} in the path is the subscription.
