@@ -56,7 +56,7 @@ func (x *exchange) may(tx *meta.Tx, c identity.Caller, typ, of, verb string) (bo
 
 // scope is the type and name of what the path asks for, in the words of token scopes.
 func (x *exchange) scope() (typ, of string) {
-	if x.at.kind == kindCatalog {
+	if x.at.kind == kindCatalog || x.at.kind == kindAcrCatalog {
 		return "registry", "catalog"
 	}
 	return "repository", string(x.at.repository)

@@ -67,7 +67,11 @@ func (x *exchange) catalog() error {
 	if err != nil {
 		return err
 	}
-	x.next("/v2/_catalog", list, n, more)
+	path := "/v2/_catalog"
+	if x.at.kind == kindAcrCatalog {
+		path = "/acr/v1/_catalog"
+	}
+	x.next(path, list, n, more)
 	return x.json(http.StatusOK, struct {
 		Repositories []string `json:"repositories"`
 	}{some(list)})

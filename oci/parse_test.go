@@ -37,6 +37,12 @@ func TestParsePath(t *testing.T) {
 		{"/v2/blobs/uploads/blobs/uploads/", target{kind: kindUploads, repository: "blobs/uploads"}},
 		{"/v2/x/blobs/uploads/manifests/v1", target{kind: kindManifest, repository: "x/blobs/uploads", tag: "v1"}},
 		{"/v2/blobs/uploads/ab/manifests/list", target{kind: kindManifest, repository: "blobs/uploads/ab", tag: "list"}},
+		{"/acr/v1/_catalog", target{kind: kindAcrCatalog}},
+		{"/acr/v1/team/app", target{kind: kindAcrRepository, repository: "team/app"}},
+		{"/acr/v1/team/app/_tags", target{kind: kindAcrTags, repository: "team/app"}},
+		{"/acr/v1/team/app/_tags/v1", target{kind: kindAcrTag, repository: "team/app", tag: "v1"}},
+		{"/acr/v1/app/_manifests", target{kind: kindAcrManifests, repository: "app"}},
+		{"/acr/v1/tags/_manifests/" + someDigest, target{kind: kindAcrManifest, repository: "tags", digest: someDigest}},
 		{"/v2/tags/manifests/list", target{kind: kindManifest, repository: "tags", tag: "list"}},
 	} {
 		got, err := parsePath(c.path)
@@ -50,7 +56,12 @@ func TestParsePath(t *testing.T) {
 	}{
 		{"/", fault.NotFound},
 		{"/v1/_ping", fault.NotFound},
-		{"/acr/v1/_catalog", fault.NotFound},
+		{"/acr/v1/_nothing", fault.NotFound},
+		{"/acr/v1/_deleted/app", fault.NotFound},
+		{"/acr/v1/", fault.NameInvalid},
+		{"/acr/v1/app/_tags/-x", fault.TagInvalid},
+		{"/acr/v1/app/_manifests/v1", fault.DigestInvalid},
+		{"/acr/v1/app/_blobs/x", fault.NameInvalid},
 		{"/v2/app", fault.NotFound},
 		{"/v2/app/", fault.NotFound},
 		{"/v2/app/tags/", fault.NotFound},

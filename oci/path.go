@@ -23,6 +23,12 @@ const (
 	kindUpload
 	kindToken
 	kindExchange
+	kindAcrCatalog
+	kindAcrRepository
+	kindAcrTags
+	kindAcrTag
+	kindAcrManifests
+	kindAcrManifest
 )
 
 // target is a parsed path. Repository is set for every kind below kindCatalog but the token endpoints; of Tag, Digest and Upload, what
@@ -55,6 +61,9 @@ func parsePath(path string) (target, error) {
 	case "/oauth2/exchange":
 		return target{kind: kindExchange}, nil
 	}
+	if rest, ok := strings.CutPrefix(path, "/acr/v1/"); ok {
+		return acrPath(path, rest)
+	}
 	rest, ok := strings.CutPrefix(path, "/v2/")
 	if !ok {
 		return target{}, unknownPath(path)
@@ -82,6 +91,38 @@ func parsePath(path string) (target, error) {
 		}
 	}
 	return target{}, unknownPath(path)
+}
+
+// acrPath reads what stands behind /acr/v1/. The words of this interface begin with an underscore, which no part of a repository's name does.
+func acrPath(path, rest string) (target, error) {
+	if rest == "_catalog" {
+		return target{kind: kindAcrCatalog}, nil
+	}
+	head, last := cutLast(rest)
+	switch last {
+	case "_tags":
+		return repositoryPath(target{kind: kindAcrTags}, head)
+	case "_manifests":
+		return repositoryPath(target{kind: kindAcrManifests}, head)
+	}
+	switch repo, word := cutLast(head); word {
+	case "_tags":
+		return tagPath(repo, last)
+	case "_manifests":
+		return digestPath(kindAcrManifest, repo, last)
+	}
+	if strings.HasPrefix(rest, "_") {
+		return target{}, unknownPath(path)
+	}
+	return repositoryPath(target{kind: kindAcrRepository}, rest)
+}
+
+func tagPath(repo, tag string) (target, error) {
+	t, err := repositoryPath(target{kind: kindAcrTag}, repo)
+	if err == nil {
+		t.tag, err = name.ParseTag(tag)
+	}
+	return t, err
 }
 
 // cutLast splits before the last slash; without one, all is last.
@@ -133,10 +174,7 @@ func uploadPath(repo, id string) (target, error) {
 }
 
 func unknownPath(path string) error {
-	if strings.HasPrefix(path, "/acr/v1/") {
-		return fault.New(fault.NotFound, "The interface /acr/v1 is not offered: use the distribution protocol under /v2/ (tags/list, manifests, _catalog).")
-	}
-	return fault.New(fault.NotFound, "%q is no path of the distribution protocol.", clip(path))
+	return fault.New(fault.NotFound, "%q is no path of the distribution protocol, and none of /acr/v1.", clip(path))
 }
 
 // clip makes a client's text fit for a message.

@@ -60,7 +60,7 @@ type Reader interface {
 	Referrers(ctx context.Context, c Call, repo name.Repository, d name.Digest, artifactType string, after name.Digest) (list []Descriptor, more bool, err error)
 }
 
-// Writer is what pushing needs. Every method may also fail with NameUnknown when the registry is gone, and with StorageFull.
+// Writer is what pushing needs. Every method may also fail with NameUnknown when the registry is gone, with StorageFull, and with Unsupported when a lock forbids it.
 type Writer interface {
 	// Begin starts an upload.
 	Begin(ctx context.Context, c Call, repo name.Repository) (Upload, error)
@@ -68,9 +68,9 @@ type Writer interface {
 	Upload(ctx context.Context, c Call, repo name.Repository, id string) (Upload, error)
 	// Mount puts a blob of another repository of the same registry into repo. The caller may read from. It is false when from does not hold it.
 	Mount(ctx context.Context, c Call, repo, from name.Repository, d name.Digest) (bool, error)
-	// PutManifest stores a manifest and, if the reference has a tag, points the tag to it. When it returns, both are durable.
+	// PutManifest stores a manifest and points the reference's tag to it, or, when it has a digest, the further tags. When it returns, all is durable.
 	// Errors: ManifestInvalid, DigestInvalid, ManifestBlobUnknown and ManifestUnknown for what the manifest names and the repository does not hold.
-	PutManifest(ctx context.Context, c Call, ref name.Reference, mediaType string, content []byte) (Pushed, error)
+	PutManifest(ctx context.Context, c Call, ref name.Reference, tags []name.Tag, mediaType string, content []byte) (Pushed, error)
 }
 
 // Pushed tells of a stored manifest. Subject is "" when it has none.
@@ -90,7 +90,7 @@ type Upload interface {
 	Cancel(ctx context.Context) error
 }
 
-// Deleter is what deleting needs. Every method may also fail with NameUnknown when the registry is gone.
+// Deleter is what deleting needs. Every method may also fail with NameUnknown when the registry is gone, and with Unsupported when a lock forbids it.
 type Deleter interface {
 	// DeleteBlob takes a blob out of a repository. Errors: BlobUnknown.
 	DeleteBlob(ctx context.Context, c Call, repo name.Repository, d name.Digest) error
@@ -98,6 +98,14 @@ type Deleter interface {
 	DeleteManifest(ctx context.Context, c Call, repo name.Repository, d name.Digest) error
 	// DeleteTag removes a tag and leaves its manifest. Errors: TagUnknown.
 	DeleteTag(ctx context.Context, c Call, repo name.Repository, t name.Tag) error
+	// DeleteRepository removes a repository with all it holds. Errors: NameUnknown.
+	DeleteRepository(ctx context.Context, c Call, repo name.Repository) (Deleted, error)
+}
+
+// Deleted is what a repository held.
+type Deleted struct {
+	Manifests []name.Digest
+	Tags      []name.Tag
 }
 
 // Lister is what listing needs. Lists are in the order of their bytes and begin behind last; n is the most that is wanted; more says that
@@ -115,4 +123,5 @@ type Registry interface {
 	Writer
 	Deleter
 	Lister
+	Metadata
 }

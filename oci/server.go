@@ -85,6 +85,9 @@ var (
 	toPull   = right{[]string{"pull"}, "pull"}
 	toPush   = right{[]string{"push"}, "pull,push"}
 	toDelete = right{[]string{"delete"}, "delete"}
+	toList   = right{[]string{"*"}, "*"}
+	toLook   = right{[]string{"metadata_read"}, "metadata_read"}
+	toMark   = right{[]string{"metadata_write"}, "metadata_write"}
 	toEnter  = right{}
 )
 
@@ -100,7 +103,7 @@ type route struct {
 var routes = []route{
 	{kindBase, "GET", toEnter, (*exchange).base},
 	{kindBase, "HEAD", toEnter, (*exchange).base},
-	{kindCatalog, "GET", right{[]string{"*"}, "*"}, (*exchange).catalog},
+	{kindCatalog, "GET", toList, (*exchange).catalog},
 	{kindTags, "GET", toPull, (*exchange).tags},
 	{kindReferrers, "GET", toPull, (*exchange).referrers},
 	{kindManifest, "GET", toPull, (*exchange).getManifest},
@@ -116,6 +119,17 @@ var routes = []route{
 	{kindUpload, "PATCH", toPush, (*exchange).appendUpload},
 	{kindUpload, "PUT", toPush, (*exchange).finishUpload},
 	{kindUpload, "DELETE", toPush, (*exchange).cancelUpload},
+	{kindAcrCatalog, "GET", toList, (*exchange).catalog},
+	{kindAcrRepository, "GET", toLook, (*exchange).showRepository},
+	{kindAcrRepository, "PATCH", toMark, (*exchange).changeAttributes},
+	{kindAcrRepository, "DELETE", toDelete, (*exchange).deleteRepository},
+	{kindAcrTags, "GET", toLook, (*exchange).listTags},
+	{kindAcrTag, "GET", toLook, (*exchange).showTag},
+	{kindAcrTag, "PATCH", toMark, (*exchange).changeAttributes},
+	{kindAcrTag, "DELETE", toDelete, (*exchange).deleteManifest},
+	{kindAcrManifests, "GET", toLook, (*exchange).listManifests},
+	{kindAcrManifest, "GET", toLook, (*exchange).showManifest},
+	{kindAcrManifest, "PATCH", toMark, (*exchange).changeAttributes},
 	{kindToken, "GET", toEnter, (*exchange).tokenByGet},
 	{kindToken, "POST", toEnter, (*exchange).tokenByPost},
 	{kindExchange, "POST", toEnter, (*exchange).exchangeToken},
@@ -230,6 +244,10 @@ func (r right) action() string {
 		return registries + "artifacts/delete"
 	case slices.Contains(r.needs, "*"):
 		return registries + "catalog/read"
+	case slices.Contains(r.needs, "metadata_read"):
+		return registries + "metadata/read"
+	case slices.Contains(r.needs, "metadata_write"):
+		return registries + "metadata/write"
 	}
 	return registries + "pull/read"
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/embargo-registry/embargo/fault"
@@ -239,14 +240,39 @@ func (x *exchange) putManifest() error {
 	if err != nil {
 		return err
 	}
-	p, err := x.s.o.Registry.PutManifest(x.r.Context(), x.call, x.at.reference(), media, content)
+	tags, err := x.furtherTags()
 	if err != nil {
 		return err
+	}
+	p, err := x.s.o.Registry.PutManifest(x.r.Context(), x.call, x.at.reference(), tags, media, content)
+	if err != nil {
+		return err
+	}
+	for _, t := range tags {
+		x.w.Header().Add("OCI-Tag", string(t))
 	}
 	if p.Subject != "" {
 		x.w.Header().Set("OCI-Subject", string(p.Subject))
 	}
 	return x.stored(x.repositoryURL("/manifests/"+string(p.Digest)), p.Digest)
+}
+
+// furtherTags are the tags that a push by digest sets. Source: OCI distribution, section "Pushing Manifests", end-7b.
+func (x *exchange) furtherTags() ([]name.Tag, error) {
+	var tags []name.Tag
+	for _, text := range x.r.URL.Query()["tag"] {
+		t, err := name.ParseTag(text)
+		if err != nil {
+			return nil, err
+		}
+		if x.at.digest == "" {
+			return nil, fault.New(fault.TagInvalid, "The parameter tag belongs to a push by digest; this one is to the tag %q.", string(x.at.tag))
+		}
+		if !slices.Contains(tags, t) {
+			tags = append(tags, t)
+		}
+	}
+	return tags, nil
 }
 
 // mediaType is a Content-Type without its parameters; "" when there is none.

@@ -19,16 +19,19 @@ func (s *Service) remove(ctx context.Context, c oci.Call, repo name.Repository, 
 		if err != nil {
 			return err
 		}
-		id, err := lock(tx, row.ID, repo)
+		from, err := lock(tx, row.ID, repo)
 		if err != nil {
 			return err
 		}
-		if id == "" {
+		if from.id == "" {
 			return gone
+		}
+		if err := from.locks.forbids(noChange, repositoryCalled(repo)); err != nil {
+			return err
 		}
 		r := record(row, c, actionDelete, repo)
 		var d name.Digest
-		if r.Reference, d, err = do(tx, id); err != nil {
+		if r.Reference, d, err = do(tx, from.id); err != nil {
 			return err
 		}
 		r.Digest = string(d)
@@ -48,28 +51,122 @@ func (s *Service) DeleteBlob(ctx context.Context, c oci.Call, repo name.Reposito
 func (s *Service) DeleteManifest(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) error {
 	gone := unknownManifest(name.Reference{Repository: repo, Digest: d})
 	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, id string) (string, name.Digest, error) {
-		_, err := tx.Exec(`DELETE FROM tags WHERE repository = $1 AND digest = $2`, id, string(d))
-		if err == nil {
-			_, err = tx.Exec(`DELETE FROM manifest_refs WHERE repository = $1 AND digest = $2`, id, string(d))
+		if err := manifestUnlocked(tx, id, repo, d, gone); err != nil {
+			return "", d, err
 		}
-		if err == nil {
-			err = one(gone)(tx.Exec(`DELETE FROM manifests WHERE repository = $1 AND digest = $2`, id, string(d)))
-		}
-		return "manifest", d, err
+		return "manifest", d, dropManifest(tx, id, d)
 	})
+}
+
+// manifestUnlocked refuses to delete a manifest that is locked, or that a locked tag points to.
+func manifestUnlocked(tx *meta.Tx, repository string, repo name.Repository, d name.Digest, gone error) error {
+	var own locks
+	err := tx.Row(`SELECT locks FROM manifests WHERE repository = $1 AND digest = $2`, repository, string(d)).Scan(&own)
+	if errors.Is(err, meta.ErrNotFound) {
+		return gone
+	}
+	if err == nil {
+		err = own.forbids(noChange, manifestCalled(repo, d))
+	}
+	if err != nil {
+		return err
+	}
+	var t name.Tag
+	var l locks
+	err = tx.Row(`SELECT name, locks FROM tags WHERE repository = $1 AND digest = $2 AND (locks & $3) <> 0 LIMIT 1`, repository, string(d), int64(noChange)).Scan(&t, &l)
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil
+	}
+	if err == nil {
+		err = l.forbids(noChange, tagCalled(repo, t))
+	}
+	return err
+}
+
+// dropManifest removes a manifest's rows.
+func dropManifest(tx *meta.Tx, repository string, d name.Digest) error {
+	for _, query := range []string{
+		`DELETE FROM tags WHERE repository = $1 AND digest = $2`,
+		`DELETE FROM manifest_refs WHERE repository = $1 AND digest = $2`,
+		`DELETE FROM manifests WHERE repository = $1 AND digest = $2`,
+	} {
+		if _, err := tx.Exec(query, repository, string(d)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // DeleteTag removes a tag. Errors: see oci.Deleter.
 func (s *Service) DeleteTag(ctx context.Context, c oci.Call, repo name.Repository, t name.Tag) error {
 	gone := unknownManifest(name.Reference{Repository: repo, Tag: t})
 	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, id string) (string, name.Digest, error) {
-		var d name.Digest
-		err := tx.Row(`DELETE FROM tags WHERE repository = $1 AND name = $2 RETURNING digest`, id, string(t)).Scan(&d)
-		if errors.Is(err, meta.ErrNotFound) {
+		was, err := tagAt(tx, id, t)
+		switch {
+		case err != nil:
+		case was.digest == "":
 			err = gone
+		default:
+			err = was.locks.forbids(noChange, tagCalled(repo, t))
 		}
-		return string(t), d, err
+		if err == nil {
+			_, err = tx.Exec(`DELETE FROM tags WHERE repository = $1 AND name = $2`, id, string(t))
+		}
+		if err == nil {
+			err = untagged(tx, id, was.digest)
+		}
+		return string(t), was.digest, err
 	})
+}
+
+// DeleteRepository removes a repository with all it holds, and tells what that was. Errors: see oci.Deleter.
+func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Repository) (gone oci.Deleted, err error) {
+	err = s.remove(ctx, c, repo, unknownRepository(repo), func(tx *meta.Tx, id string) (string, name.Digest, error) {
+		gone = oci.Deleted{}
+		rows, err := tx.Query(`SELECT digest, locks FROM manifests WHERE repository = $1 ORDER BY digest`, id)
+		if err != nil {
+			return "", "", err
+		}
+		for rows.Next() {
+			var d name.Digest
+			var l locks
+			if err = rows.Scan(&d, &l); err == nil {
+				err = l.forbids(noChange, manifestCalled(repo, d))
+			}
+			if err != nil {
+				return "", "", errors.Join(err, rows.Close())
+			}
+			gone.Manifests = append(gone.Manifests, d)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return "", "", err
+		}
+		if rows, err = tx.Query(`SELECT name, locks FROM tags WHERE repository = $1 ORDER BY name`, id); err != nil {
+			return "", "", err
+		}
+		for rows.Next() {
+			var t name.Tag
+			var l locks
+			if err = rows.Scan(&t, &l); err == nil {
+				err = l.forbids(noChange, tagCalled(repo, t))
+			}
+			if err != nil {
+				return "", "", errors.Join(err, rows.Close())
+			}
+			gone.Tags = append(gone.Tags, t)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return "", "", err
+		}
+		if gone.Manifests == nil {
+			return "", "", unknownRepository(repo)
+		}
+		return "repository", "", dropRepository(func(query string) error {
+			_, err := tx.Exec(query, id)
+			return err
+		})
+	})
+	return gone, err
 }
 
 // one turns "no row changed" into gone.

@@ -36,20 +36,30 @@ func (s *Service) runDrop(ctx context.Context, j *job.Job) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, query := range []string{
-			`DELETE FROM tags WHERE repository = $1`,
-			`DELETE FROM manifest_refs WHERE repository = $1`,
-			`DELETE FROM manifests WHERE repository = $1`,
-			`DELETE FROM blob_links WHERE repository = $1`,
-			`DELETE FROM repositories WHERE id = $1`,
-		} {
-			err := s.db.Write(ctx, func(tx *meta.Tx) error {
+		err = dropRepository(func(query string) error {
+			return s.db.Write(ctx, func(tx *meta.Tx) error {
 				_, err := tx.Exec(query, id)
 				return err
 			})
-			if err != nil {
-				return nil, err
-			}
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
+}
+
+// dropRepository has the rows of a repository removed, a table at a time; its own row goes last.
+func dropRepository(do func(query string) error) error {
+	for _, query := range []string{
+		`DELETE FROM tags WHERE repository = $1`,
+		`DELETE FROM manifest_refs WHERE repository = $1`,
+		`DELETE FROM manifests WHERE repository = $1`,
+		`DELETE FROM blob_links WHERE repository = $1`,
+		`DELETE FROM repositories WHERE id = $1`,
+	} {
+		if err := do(query); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -236,16 +236,16 @@ func (p *importer) vacant(tx *meta.Tx) error {
 		return nil
 	}
 	for _, t := range p.Tags {
-		id, err := find(tx, p.Target, t.Repository)
+		in, err := find(tx, p.Target, t.Repository)
 		if err != nil {
 			return err
 		}
-		d, updated, err := tagAt(tx, id, t.Tag)
+		there, err := tagAt(tx, in.id, t.Tag)
 		if err != nil {
 			return err
 		}
-		own := p.again && updated >= meta.Micros(p.began)
-		if d != "" && !own {
+		own := p.again && there.updated >= meta.Micros(p.began)
+		if there.digest != "" && !own {
 			return fault.New(fault.Conflict, "%s Tag %s already exists in target registry.", t.String(), t.String())
 		}
 	}
@@ -297,11 +297,11 @@ func (p *importer) partsOf(tx *meta.Tx, repository string, d name.Digest) ([]par
 
 // askParts asks the source for everything that one of its manifests names.
 func (p *importer) askParts(tx *meta.Tx, d name.Digest) ([]part, error) {
-	repository, err := find(tx, p.Source, p.Image.Repository)
+	from, err := find(tx, p.Source, p.Image.Repository)
 	if err != nil {
 		return nil, err
 	}
-	parts, err := p.partsOf(tx, repository, d)
+	parts, err := p.partsOf(tx, from.id, d)
 	if err != nil {
 		return nil, err
 	}
@@ -339,7 +339,7 @@ func (p *importer) link(tx *meta.Tx) error {
 	if err != nil {
 		return err
 	}
-	whole, err := p.walk(tx, from)
+	whole, err := p.walk(tx, from.id)
 	if err != nil {
 		return err
 	}
@@ -349,9 +349,9 @@ func (p *importer) link(tx *meta.Tx) error {
 		if err != nil {
 			return err
 		}
-		at[repo] = to
+		at[repo] = to.id
 		for _, c := range whole {
-			if err := copyPart(tx, from, to, c); err != nil {
+			if err := copyPart(tx, from.id, to.id, c); err != nil {
 				return err
 			}
 		}
@@ -362,7 +362,7 @@ func (p *importer) link(tx *meta.Tx) error {
 		}
 	}
 	for _, t := range p.Tags {
-		was, err := setTag(tx, at[t.Repository], t.Tag, p.root.Digest)
+		was, err := setTag(tx, at[t.Repository], name.Reference{Repository: t.Repository, Tag: t.Tag, Digest: p.root.Digest})
 		if err != nil {
 			return err
 		}
@@ -405,8 +405,10 @@ func copyPart(tx *meta.Tx, from, to string, c part) error {
 	if !c.manifest {
 		return linkBlob(tx, to, c.Digest, c.Size)
 	}
-	n, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us)
- SELECT CAST($1 AS TEXT), digest, media_type, artifact_type, subject, annotations, config_digest, size, CAST($2 AS BIGINT)
+	n, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us,
+  config_media_type, architecture, os, image_size, updated_us, untagged_us)
+ SELECT CAST($1 AS TEXT), digest, media_type, artifact_type, subject, annotations, config_digest, size, CAST($2 AS BIGINT),
+  config_media_type, architecture, os, image_size, CAST($2 AS BIGINT), CAST($2 AS BIGINT)
  FROM manifests WHERE repository = $3 AND digest = $4 ON CONFLICT (repository, digest) DO NOTHING`, to, now, from, string(c.Digest))
 	if err != nil || n == 0 {
 		return err

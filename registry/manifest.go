@@ -16,6 +16,9 @@ const (
 	mediaIndex       = "application/vnd.oci.image.index.v1+json"
 	mediaDockerImage = "application/vnd.docker.distribution.manifest.v2+json"
 	mediaDockerList  = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+	mediaConfig       = "application/vnd.oci.image.config.v1+json"
+	mediaDockerConfig = "application/vnd.docker.container.image.v1+json"
 )
 
 // referenceLimit is how much content one manifest may name.
@@ -32,6 +35,7 @@ const (
 type ref struct {
 	kind   string
 	digest name.Digest
+	size   int64
 }
 
 // manifest is what is kept of a manifest beside its bytes.
@@ -40,8 +44,13 @@ type manifest struct {
 	artifactType string
 	annotations  string // JSON object, "" for none
 	config       name.Digest
-	subject      name.Digest
-	refs         []ref
+	configType   string
+	// total is the size of all that an image names, as the manifest says it.
+	total int64
+	// architecture and os are an image's platform, "" when it says none.
+	architecture, os string
+	subject          name.Digest
+	refs             []ref
 }
 
 type descriptor struct {
@@ -100,7 +109,9 @@ func parseManifest(mediaType string, content []byte) (manifest, error) {
 			strings.Join([]string{mediaImage, mediaIndex, mediaDockerImage, mediaDockerList}, ", "))
 	}
 	if err == nil && doc.Subject != nil {
-		m.subject, err = doc.Subject.check("subject")
+		var subject ref
+		subject, err = doc.Subject.check("subject", "")
+		m.subject = subject.digest
 	}
 	if err == nil && len(m.refs) > referenceLimit {
 		err = invalid("The manifest names %d pieces of content; at most %d are supported.", len(m.refs), referenceLimit)
@@ -120,22 +131,26 @@ func (m *manifest) image(doc document) error {
 	if doc.Config == nil {
 		return invalid("The manifest has no config.")
 	}
-	var err error
-	if m.config, err = doc.Config.check("config"); err != nil {
+	config, err := doc.Config.check("config", refConfig)
+	if err != nil {
 		return err
 	}
+	m.config, m.configType, m.total = config.digest, doc.Config.MediaType, config.size
 	// Source: OCI distribution 1.1, section "Listing Referrers": without artifactType the config's media type stands for it.
 	if m.artifactType == "" {
 		m.artifactType = doc.Config.MediaType
 	}
-	m.refs = append(m.refs, ref{refConfig, m.config})
+	m.refs = append(m.refs, config)
 	for i := range doc.Layers {
-		d, err := doc.Layers[i].check("a layer")
+		layer, err := doc.Layers[i].check("a layer", refLayer)
 		if err != nil {
 			return err
 		}
+		if m.total += layer.size; m.total < 0 {
+			return invalid("The sizes of the layers add up to more than can be stored.")
+		}
 		if !foreign(doc.Layers[i].MediaType) {
-			m.refs = append(m.refs, ref{refLayer, d})
+			m.refs = append(m.refs, layer)
 		}
 	}
 	return nil
@@ -149,24 +164,24 @@ func (m *manifest) index(doc document) error {
 		return invalid("The index has no member manifests.")
 	}
 	for i := range doc.Manifests {
-		d, err := doc.Manifests[i].check("a manifest of the index")
+		child, err := doc.Manifests[i].check("a manifest of the index", refManifest)
 		if err != nil {
 			return err
 		}
-		m.refs = append(m.refs, ref{refManifest, d})
+		m.refs = append(m.refs, child)
 	}
 	return nil
 }
 
-func (d *descriptor) check(what string) (name.Digest, error) {
+func (d *descriptor) check(what, kind string) (ref, error) {
 	digest, err := name.ParseDigest(d.Digest)
 	if err != nil {
-		return "", invalid("The digest of %s can't be used: %s", what, fault.From(err).Message)
+		return ref{}, invalid("The digest of %s can't be used: %s", what, fault.From(err).Message)
 	}
 	if d.Size == nil || *d.Size < 0 {
-		return "", invalid("The size of %s (%s) is missing or negative.", what, digest)
+		return ref{}, invalid("The size of %s (%s) is missing or negative.", what, digest)
 	}
-	return digest, nil
+	return ref{kind, digest, *d.Size}, nil
 }
 
 // foreign: layers of these media types lie elsewhere by their nature and need not be pushed.

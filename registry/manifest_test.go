@@ -22,6 +22,8 @@ func desc(media, digest string) string {
 	return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":3}`, media, digest)
 }
 
+const configType = "application/vnd.oci.image.config.v1+json"
+
 func TestParseManifest(t *testing.T) {
 	cfg, layer := desc("application/vnd.oci.image.config.v1+json", dA), desc("application/vnd.oci.image.layer.v1.tar+gzip", dB)
 	image := `{"schemaVersion":2,"mediaType":"` + mediaImage + `","config":` + cfg + `,"layers":[` + layer + `]`
@@ -29,19 +31,19 @@ func TestParseManifest(t *testing.T) {
 		what, contentType, content string
 		want                       manifest
 	}{
-		{"an image", mediaImage, image + `}`, manifest{mediaType: mediaImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA,
-			refs: []ref{{refConfig, dA}, {refLayer, dB}}}},
-		{"its type from the document", "", image + `}`, manifest{mediaType: mediaImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA,
-			refs: []ref{{refConfig, dA}, {refLayer, dB}}}},
+		{"an image", mediaImage, image + `}`, manifest{mediaType: mediaImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA, configType: configType,
+			total: 6, refs: []ref{{refConfig, dA, 3}, {refLayer, dB, 3}}}},
+		{"its type from the document", "", image + `}`, manifest{mediaType: mediaImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA, configType: configType,
+			total: 6, refs: []ref{{refConfig, dA, 3}, {refLayer, dB, 3}}}},
 		{"its type from the header", mediaDockerImage, `{"schemaVersion":2,"config":` + cfg + `,"layers":[]}`,
-			manifest{mediaType: mediaDockerImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA, refs: []ref{{refConfig, dA}}}},
+			manifest{mediaType: mediaDockerImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA, configType: configType, total: 3, refs: []ref{{refConfig, dA, 3}}}},
 		{"an artifact with a subject", mediaImage, image + `,"artifactType":"a/b","subject":` + desc(mediaImage, dC) + `,"annotations":{"k":"v"}}`,
-			manifest{mediaType: mediaImage, artifactType: "a/b", annotations: `{"k":"v"}`, config: dA, subject: dC, refs: []ref{{refConfig, dA}, {refLayer, dB}}}},
+			manifest{mediaType: mediaImage, artifactType: "a/b", annotations: `{"k":"v"}`, config: dA, configType: configType, total: 6, subject: dC, refs: []ref{{refConfig, dA, 3}, {refLayer, dB, 3}}}},
 		{"layers that lie elsewhere", mediaImage, `{"schemaVersion":2,"config":` + cfg + `,"layers":[` +
 			desc("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", dB) + `,` + desc("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", dC) + `]}`,
-			manifest{mediaType: mediaImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA, refs: []ref{{refConfig, dA}}}},
+			manifest{mediaType: mediaImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA, configType: configType, total: 9, refs: []ref{{refConfig, dA, 3}}}},
 		{"an index", mediaIndex, `{"schemaVersion":2,"manifests":[` + desc(mediaImage, dA) + `]}`,
-			manifest{mediaType: mediaIndex, refs: []ref{{refManifest, dA}}}},
+			manifest{mediaType: mediaIndex, refs: []ref{{refManifest, dA, 3}}}},
 		{"an empty list", mediaDockerList, `{"schemaVersion":2,"manifests":[]}`, manifest{mediaType: mediaDockerList}},
 	} {
 		got, err := parseManifest(c.contentType, []byte(c.content))
@@ -77,7 +79,7 @@ func TestParseManifest(t *testing.T) {
 
 func same(a, b manifest) bool {
 	return a.mediaType == b.mediaType && a.artifactType == b.artifactType && a.annotations == b.annotations &&
-		a.config == b.config && a.subject == b.subject && slices.Equal(a.refs, b.refs)
+		a.config == b.config && a.configType == b.configType && a.total == b.total && a.subject == b.subject && slices.Equal(a.refs, b.refs)
 }
 
 func FuzzParseManifest(f *testing.F) {
@@ -91,7 +93,7 @@ func FuzzParseManifest(f *testing.F) {
 			}
 			return
 		}
-		for _, r := range append(m.refs, ref{refLayer, m.subject}) {
+		for _, r := range append(m.refs, ref{refLayer, m.subject, 0}) {
 			if _, err := name.ParseDigest(string(r.digest)); err != nil && r.digest != "" {
 				t.Fatalf("the digest %q was let through", r.digest)
 			}

@@ -16,11 +16,15 @@ import (
 // blobIn describes a blob that a repository holds. Errors: BlobUnknown.
 func blobIn(tx *meta.Tx, registry string, repo name.Repository, d name.Digest) (oci.Descriptor, error) {
 	found := oci.Descriptor{Digest: d, MediaType: "application/octet-stream"}
-	err := tx.Row(`SELECT l.size FROM repositories r JOIN blob_links l ON l.repository = r.id
- WHERE r.registry = $1 AND r.name = $2 AND l.digest = $3`, registry, string(repo), string(d)).Scan(&found.Size)
+	var own locks
+	err := tx.Row(`SELECT l.size, r.locks FROM repositories r JOIN blob_links l ON l.repository = r.id
+ WHERE r.registry = $1 AND r.name = $2 AND l.digest = $3`, registry, string(repo), string(d)).Scan(&found.Size, &own)
 	if errors.Is(err, meta.ErrNotFound) {
 		return found, fault.New(fault.BlobUnknown, "The blob %s is not known to the repository.", d).
 			Carrying(map[string]string{"digest": string(d)})
+	}
+	if err == nil {
+		err = own.forbids(noRead, repositoryCalled(repo))
 	}
 	return found, err
 }
@@ -29,19 +33,28 @@ func blobIn(tx *meta.Tx, registry string, repo name.Repository, d name.Digest) (
 func manifestIn(tx *meta.Tx, registry string, at name.Reference) (oci.Descriptor, error) {
 	var found oci.Descriptor
 	var row *meta.Row
+	var of, own, tagged locks
 	if at.Digest != "" {
-		row = tx.Row(`SELECT m.digest, m.media_type, m.size FROM repositories r JOIN manifests m ON m.repository = r.id
+		row = tx.Row(`SELECT m.digest, m.media_type, m.size, r.locks, m.locks, 0 FROM repositories r JOIN manifests m ON m.repository = r.id
  WHERE r.registry = $1 AND r.name = $2 AND m.digest = $3`, registry, string(at.Repository), string(at.Digest))
 	} else {
-		row = tx.Row(`SELECT m.digest, m.media_type, m.size FROM repositories r JOIN tags t ON t.repository = r.id
+		row = tx.Row(`SELECT m.digest, m.media_type, m.size, r.locks, m.locks, t.locks FROM repositories r JOIN tags t ON t.repository = r.id
  JOIN manifests m ON m.repository = r.id AND m.digest = t.digest
  WHERE r.registry = $1 AND r.name = $2 AND t.name = $3`, registry, string(at.Repository), string(at.Tag))
 	}
-	err := row.Scan(&found.Digest, &found.MediaType, &found.Size)
-	if errors.Is(err, meta.ErrNotFound) {
+	err := row.Scan(&found.Digest, &found.MediaType, &found.Size, &of, &own, &tagged)
+	switch {
+	case errors.Is(err, meta.ErrNotFound):
 		return found, unknownManifest(at)
+	case err == nil && (of|own|tagged)&noRead != 0:
+		err = errors.Join(of.forbids(noRead, repositoryCalled(at.Repository)), own.forbids(noRead, manifestCalled(at.Repository, found.Digest)),
+			tagged.forbids(noRead, tagCalled(at.Repository, at.Tag)))
 	}
 	return found, err
+}
+
+func unknownRepository(repo name.Repository) error {
+	return fault.New(fault.NameUnknown, "repository name not known to registry").Carrying(map[string]string{"name": string(repo)})
 }
 
 func unknownManifest(at name.Reference) error {
@@ -126,14 +139,14 @@ func (s *Service) Referrers(ctx context.Context, c oci.Call, repo name.Repositor
 	more := false
 	err := s.releaseNames(ctx, c, repo, "referrers/"+string(d), func(tx *meta.Tx) error {
 		list, more = nil, false
-		id, err := find(tx, c.Registry.ID, repo)
-		if err != nil || id == "" {
+		r, err := find(tx, c.Registry.ID, repo)
+		if err != nil || r.id == "" {
 			return err
 		}
 		by := bytewise(tx, "digest")
 		rows, err := tx.Query(`SELECT digest, media_type, artifact_type, annotations, size FROM manifests
- WHERE repository = $1 AND subject = $2 AND `+by+` > $3 AND ($4 = '' OR artifact_type = $5) ORDER BY `+by+` LIMIT $6`,
-			id, string(d), string(after), artifactType, artifactType, referrersLimit+1)
+ WHERE repository = $1 AND subject = $2 AND `+by+` > $3 AND ($4 = '' OR artifact_type = $5) AND (locks & 12) = 0 ORDER BY `+by+` LIMIT $6`,
+			r.id, string(d), string(after), artifactType, artifactType, referrersLimit+1)
 		if err != nil {
 			return err
 		}
@@ -171,13 +184,13 @@ func (s *Service) Tags(ctx context.Context, c oci.Call, repo name.Repository, la
 		err := tx.Row(`SELECT id FROM repositories WHERE registry = $1 AND name = $2
  AND EXISTS (SELECT 1 FROM manifests WHERE repository = repositories.id)`, c.Registry.ID, string(repo)).Scan(&id)
 		if errors.Is(err, meta.ErrNotFound) {
-			return fault.New(fault.NameUnknown, "repository name not known to registry").Carrying(map[string]string{"name": string(repo)})
+			return unknownRepository(repo)
 		}
 		if err != nil {
 			return err
 		}
 		by := bytewise(tx, "name")
-		list, more, err = names(tx, n, `SELECT name FROM tags WHERE repository = $1 AND `+by+` > $2 ORDER BY `+by+` LIMIT $3`, id, last)
+		list, more, err = names(tx, n, `SELECT name FROM tags WHERE repository = $1 AND `+by+` > $2 AND (locks & 4) = 0 ORDER BY `+by+` LIMIT $3`, id, last)
 		return err
 	})
 	return list, more, err
@@ -216,7 +229,7 @@ func (s *Service) Repositories(ctx context.Context, c oci.Call, last string, n i
 		for from, rest := last, n > 0; rest; {
 			var batch []string
 			var err error
-			batch, rest, err = names(tx, n+1, `SELECT name FROM repositories WHERE registry = $1 AND `+by+` > $2
+			batch, rest, err = names(tx, n+1, `SELECT name FROM repositories WHERE registry = $1 AND `+by+` > $2 AND (locks & 4) = 0
  AND EXISTS (SELECT 1 FROM manifests WHERE repository = repositories.id) ORDER BY `+by+` LIMIT $3`, c.Registry.ID, from)
 			if err != nil {
 				return err

@@ -311,7 +311,7 @@ func TestMethodsAndPaths(t *testing.T) {
 		for path, code := range map[string]string{
 			"/":                      "UNSUPPORTED",
 			"/v1/search":             "UNSUPPORTED",
-			"/acr/v1/_catalog":       "UNSUPPORTED",
+			"/acr/v1/_nothing":       "UNSUPPORTED",
 			"/v2/app":                "UNSUPPORTED",
 			"/v2/app/manifests/v1/x": "UNSUPPORTED",
 		} {

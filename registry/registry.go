@@ -80,45 +80,58 @@ func live(tx *meta.Tx, c oci.Call) (meta.RegistryRow, error) {
 	return row, err
 }
 
-// find is the identity of a repository, "" when it does not exist.
-func find(tx *meta.Tx, registry string, repo name.Repository) (string, error) {
-	var id string
-	err := tx.Row(`SELECT id FROM repositories WHERE registry = $1 AND name = $2`, registry, string(repo)).Scan(&id)
-	if errors.Is(err, meta.ErrNotFound) {
-		return "", nil
-	}
-	return id, err
+// repository is a repository that exists; the zero value is one that does not.
+type repository struct {
+	id    string
+	locks locks
 }
 
-// take finds a repository, or makes it, and keeps other transactions from changing its manifests until this one ends.
-func (s *Service) take(tx *meta.Tx, registry string, repo name.Repository) (string, error) {
+// find is a repository as it is.
+func find(tx *meta.Tx, registry string, repo name.Repository) (repository, error) {
+	var r repository
+	err := tx.Row(`SELECT id, locks FROM repositories WHERE registry = $1 AND name = $2`, registry, string(repo)).Scan(&r.id, &r.locks)
+	if errors.Is(err, meta.ErrNotFound) {
+		return repository{}, nil
+	}
+	return r, err
+}
+
+// take finds a repository that is to be written, or makes it, and keeps other transactions from changing its manifests until this one ends. Errors: Unsupported when
+// it is locked.
+func (s *Service) take(tx *meta.Tx, registry string, repo name.Repository) (repository, error) {
 	fresh, err := s.newID()
 	if err != nil {
-		return "", err
+		return repository{}, err
 	}
-	var id string
+	var r repository
 	now := meta.Micros(tx.Now())
 	err = tx.Row(`INSERT INTO repositories (id, registry, name, created_us, updated_us) VALUES ($1, $2, $3, $4, $5)
- ON CONFLICT (registry, name) DO UPDATE SET updated_us = excluded.updated_us RETURNING id`,
-		fresh, registry, string(repo), now, now).Scan(&id)
-	return id, err
-}
-
-// lock finds a repository and keeps other transactions from changing its manifests until this one ends; "" when it does not exist.
-func lock(tx *meta.Tx, registry string, repo name.Repository) (string, error) {
-	var id string
-	err := tx.Lock(`SELECT id FROM repositories WHERE registry = $1 AND name = $2`, registry, string(repo)).Scan(&id)
-	if errors.Is(err, meta.ErrNotFound) {
-		return "", nil
+ ON CONFLICT (registry, name) DO UPDATE SET updated_us = excluded.updated_us RETURNING id, locks`,
+		fresh, registry, string(repo), now, now).Scan(&r.id, &r.locks)
+	if err == nil {
+		err = r.locks.forbids(noWrite, repositoryCalled(repo))
 	}
-	return id, err
+	return r, err
 }
 
-// open finds a repository, or makes it, for adding a blob: adding excludes nobody.
-func (s *Service) open(tx *meta.Tx, registry string, repo name.Repository) (string, error) {
-	id, err := find(tx, registry, repo)
-	if err != nil || id != "" {
-		return id, err
+// lock finds a repository and keeps other transactions from changing its manifests until this one ends.
+func lock(tx *meta.Tx, registry string, repo name.Repository) (repository, error) {
+	var r repository
+	err := tx.Lock(`SELECT id, locks FROM repositories WHERE registry = $1 AND name = $2`, registry, string(repo)).Scan(&r.id, &r.locks)
+	if errors.Is(err, meta.ErrNotFound) {
+		return repository{}, nil
+	}
+	return r, err
+}
+
+// open finds a repository, or makes it, for adding a blob: adding excludes nobody. Errors: as take.
+func (s *Service) open(tx *meta.Tx, registry string, repo name.Repository) (repository, error) {
+	r, err := find(tx, registry, repo)
+	if err != nil {
+		return r, err
+	}
+	if r.id != "" {
+		return r, r.locks.forbids(noWrite, repositoryCalled(repo))
 	}
 	return s.take(tx, registry, repo)
 }

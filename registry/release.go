@@ -108,11 +108,11 @@ func (s *Service) Mount(ctx context.Context, c oci.Call, repo, from name.Reposit
 		if err != nil {
 			return err
 		}
-		id, err := s.open(tx, row.ID, repo)
+		to, err := s.open(tx, row.ID, repo)
 		if err != nil {
 			return err
 		}
-		if err := linkBlob(tx, id, d, found.Size); err != nil {
+		if err := linkBlob(tx, to.id, d, found.Size); err != nil {
 			return err
 		}
 		mounted = true

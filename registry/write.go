@@ -61,19 +61,19 @@ func (u *upload) Finish(ctx context.Context, want name.Digest, rest io.Reader) e
 		if err != nil {
 			return err
 		}
-		id, err := u.s.open(tx, row.ID, u.repo)
+		r, err := u.s.open(tx, row.ID, u.repo)
 		if err != nil {
 			return err
 		}
 		if err := u.s.blobs.Commit(tx, sealed); err != nil {
 			return err
 		}
-		if err := linkBlob(tx, id, sealed.Digest, sealed.Size); err != nil {
+		if err := linkBlob(tx, r.id, sealed.Digest, sealed.Size); err != nil {
 			return err
 		}
-		r := record(row, u.c, actionPush, u.repo)
-		r.Digest, r.Bytes = string(sealed.Digest), sealed.Size
-		return u.s.audit.Append(tx, r)
+		note := record(row, u.c, actionPush, u.repo)
+		note.Digest, note.Bytes = string(sealed.Digest), sealed.Size
+		return u.s.audit.Append(tx, note)
 	})
 }
 
@@ -84,17 +84,21 @@ func linkBlob(tx *meta.Tx, repository string, d name.Digest, size int64) error {
 	return err
 }
 
-// PutManifest stores a manifest. Errors: see oci.Writer.
-func (s *Service) PutManifest(ctx context.Context, c oci.Call, at name.Reference, mediaType string, content []byte) (oci.Pushed, error) {
+// PutManifest stores a manifest and points tags to it. Errors: see oci.Writer.
+func (s *Service) PutManifest(ctx context.Context, c oci.Call, at name.Reference, tags []name.Tag, mediaType string, content []byte) (oci.Pushed, error) {
 	m, err := parseManifest(mediaType, content)
 	if err != nil {
 		return oci.Pushed{}, err
 	}
+	s.platform(ctx, &m)
 	sealed, err := s.blobs.Put(ctx, content, at.Digest)
 	if err != nil {
 		return oci.Pushed{}, err
 	}
-	err = s.db.Write(ctx, func(tx *meta.Tx) error { return s.putManifest(tx, c, at, m, sealed) })
+	if at.Tag != "" {
+		tags = []name.Tag{at.Tag}
+	}
+	err = s.db.Write(ctx, func(tx *meta.Tx) error { return s.putManifest(tx, c, at.Repository, tags, m, sealed) })
 	if err != nil {
 		// Only a refusal says for certain that nothing was committed; otherwise the bytes stay, and are garbage at worst.
 		var refused *fault.Fault
@@ -106,48 +110,75 @@ func (s *Service) PutManifest(ctx context.Context, c oci.Call, at name.Reference
 	return oci.Pushed{Digest: sealed.Digest, Subject: m.subject}, nil
 }
 
-func (s *Service) putManifest(tx *meta.Tx, c oci.Call, at name.Reference, m manifest, sealed blob.Sealed) error {
+// configLimit is the largest configuration of an image that is read for its platform.
+const configLimit = 1 << 20
+
+// platform finds what an image runs on. That its repository holds the configuration is checked when the manifest is stored.
+func (s *Service) platform(ctx context.Context, m *manifest) {
+	if m.configType != mediaConfig && m.configType != mediaDockerConfig {
+		return
+	}
+	content, err := s.blobs.Inspect(ctx, m.config, configLimit)
+	var config struct{ Architecture, OS string }
+	if err != nil || json.Unmarshal(content, &config) != nil {
+		return // it is shown without a platform, or refused for what it lacks
+	}
+	m.architecture, m.os = clip(config.Architecture), clip(config.OS)
+}
+
+func (s *Service) putManifest(tx *meta.Tx, c oci.Call, repo name.Repository, tags []name.Tag, m manifest, sealed blob.Sealed) error {
 	row, err := live(tx, c)
 	if err != nil {
 		return err
 	}
-	id, err := s.take(tx, row.ID, at.Repository)
+	to, err := s.take(tx, row.ID, repo)
 	if err != nil {
 		return err
 	}
-	if err := holds(tx, id, m.refs); err != nil {
+	if err := holds(tx, to.id, m.refs); err != nil {
 		return err
 	}
 	if err := s.blobs.Commit(tx, sealed); err != nil {
 		return err
 	}
-	if err := insertManifest(tx, id, m, sealed.Digest, sealed.Size); err != nil {
+	if err := insertManifest(tx, to.id, m, sealed.Digest, sealed.Size); err != nil {
 		return err
 	}
-	r := record(row, c, actionPush, at.Repository)
-	r.Reference, r.Digest, r.MediaType, r.Bytes = string(at.Tag), string(sealed.Digest), m.mediaType, sealed.Size
-	if at.Tag != "" {
-		was, err := setTag(tx, id, at.Tag, sealed.Digest)
+	note := record(row, c, actionPush, repo)
+	note.Digest, note.MediaType, note.Bytes = string(sealed.Digest), m.mediaType, sealed.Size
+	if len(tags) == 0 {
+		return s.audit.Append(tx, note)
+	}
+	for _, t := range tags {
+		was, err := setTag(tx, to.id, name.Reference{Repository: repo, Tag: t, Digest: sealed.Digest})
 		if err != nil {
 			return err
 		}
-		if r.Before, err = tagBefore(was); err != nil {
+		tagged := note
+		tagged.Reference = string(t)
+		if tagged.Before, err = tagBefore(was); err != nil {
+			return err
+		}
+		if err := s.audit.Append(tx, tagged); err != nil {
 			return err
 		}
 	}
-	return s.audit.Append(tx, r)
+	return nil
 }
 
 // holds checks that a repository has all that a manifest names. Errors: ManifestBlobUnknown, ManifestUnknown.
 func holds(tx *meta.Tx, repository string, refs []ref) error {
 	var missing []*fault.Fault
 	for _, r := range refs {
-		ok, err := member(tx, repository, r)
+		size, ok, err := member(tx, repository, r)
 		if err != nil {
 			return err
 		}
-		if ok {
+		if ok && size == r.size {
 			continue
+		}
+		if ok {
+			return fault.New(fault.ManifestInvalid, "The manifest says that the %s %s has %d bytes, but it has %d.", r.kind, r.digest, r.size, size)
 		}
 		detail := map[string]string{"digest": string(r.digest)}
 		if r.kind == refManifest {
@@ -162,27 +193,29 @@ func holds(tx *meta.Tx, repository string, refs []ref) error {
 	return fault.Join(missing)
 }
 
-// member tells whether a repository has what a manifest names. An index may name a blob: caches of builds do.
-func member(tx *meta.Tx, repository string, r ref) (bool, error) {
-	var one int
+// member tells whether a repository has what a manifest names, and its size. An index may name a blob: caches of builds do.
+func member(tx *meta.Tx, repository string, r ref) (size int64, ok bool, err error) {
 	if r.kind == refManifest {
-		err := tx.Row(`SELECT 1 FROM manifests WHERE repository = $1 AND digest = $2`, repository, string(r.digest)).Scan(&one)
+		err := tx.Row(`SELECT size FROM manifests WHERE repository = $1 AND digest = $2`, repository, string(r.digest)).Scan(&size)
 		if err == nil || !errors.Is(err, meta.ErrNotFound) {
-			return err == nil, err
+			return size, err == nil, err
 		}
 	}
-	err := tx.Row(`SELECT 1 FROM blob_links WHERE repository = $1 AND digest = $2`, repository, string(r.digest)).Scan(&one)
+	err = tx.Row(`SELECT size FROM blob_links WHERE repository = $1 AND digest = $2`, repository, string(r.digest)).Scan(&size)
 	if errors.Is(err, meta.ErrNotFound) {
-		return false, nil
+		return 0, false, nil
 	}
-	return err == nil, err
+	return size, err == nil, err
 }
 
-// insertManifest adds a manifest's rows. One that is there already stays as it is: its bytes are the same.
+// insertManifest adds a manifest's rows, without a tag. One that is there already stays as it is: its bytes are the same.
 func insertManifest(tx *meta.Tx, repository string, m manifest, d name.Digest, size int64) error {
-	n, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us)
- VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (repository, digest) DO NOTHING`,
-		repository, string(d), m.mediaType, m.artifactType, string(m.subject), m.annotations, string(m.config), size, meta.Micros(tx.Now()))
+	now := meta.Micros(tx.Now())
+	n, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us,
+  config_media_type, architecture, os, image_size, updated_us, untagged_us)
+ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (repository, digest) DO NOTHING`,
+		repository, string(d), m.mediaType, m.artifactType, string(m.subject), m.annotations, string(m.config), size, now,
+		m.configType, m.architecture, m.os, m.total+size, now, now)
 	if err != nil || n == 0 {
 		return err
 	}
@@ -196,28 +229,48 @@ func insertManifest(tx *meta.Tx, repository string, m manifest, d name.Digest, s
 	return nil
 }
 
-// setTag points a tag to a manifest and tells where it pointed before, "" when it is new.
-func setTag(tx *meta.Tx, repository string, t name.Tag, d name.Digest) (was name.Digest, err error) {
-	was, _, err = tagAt(tx, repository, t)
+// setTag points a tag to a manifest and tells where it pointed before, "" when it is new. Errors: Unsupported when the tag is locked.
+func setTag(tx *meta.Tx, repository string, to name.Reference) (was name.Digest, err error) {
+	t, err := tagAt(tx, repository, to.Tag)
 	if err != nil {
+		return "", err
+	}
+	if err := t.locks.forbids(noWrite, tagCalled(to.Repository, to.Tag)); err != nil {
 		return "", err
 	}
 	now := meta.Micros(tx.Now())
 	_, err = tx.Exec(`INSERT INTO tags (repository, name, digest, created_us, updated_us) VALUES ($1, $2, $3, $4, $5)
  ON CONFLICT (repository, name) DO UPDATE SET digest = excluded.digest, updated_us = excluded.updated_us`,
-		repository, string(t), string(d), now, now)
-	return was, err
+		repository, string(to.Tag), string(to.Digest), now, now)
+	if err == nil && t.digest != to.Digest {
+		if _, err = tx.Exec(`UPDATE manifests SET untagged_us = 0 WHERE repository = $1 AND digest = $2`, repository, string(to.Digest)); err == nil && t.digest != "" {
+			err = untagged(tx, repository, t.digest)
+		}
+	}
+	return t.digest, err
 }
 
-// tagAt is where a tag points and when (µs) it was last set; "" when there is no such tag.
-func tagAt(tx *meta.Tx, repository string, t name.Tag) (name.Digest, int64, error) {
-	var d name.Digest
-	var updated int64
-	err := tx.Row(`SELECT digest, updated_us FROM tags WHERE repository = $1 AND name = $2`, repository, string(t)).Scan(&d, &updated)
+// untagged notes when a manifest lost its last tag, if it has none.
+func untagged(tx *meta.Tx, repository string, d name.Digest) error {
+	_, err := tx.Exec(`UPDATE manifests SET untagged_us = $1 WHERE repository = $2 AND digest = $3 AND NOT EXISTS
+ (SELECT 1 FROM tags WHERE repository = manifests.repository AND digest = manifests.digest)`, meta.Micros(tx.Now()), repository, string(d))
+	return err
+}
+
+// tag is a tag as it is; the zero value is one that does not exist.
+type tag struct {
+	digest  name.Digest
+	updated int64 // µs
+	locks   locks
+}
+
+func tagAt(tx *meta.Tx, repository string, t name.Tag) (tag, error) {
+	var found tag
+	err := tx.Row(`SELECT digest, updated_us, locks FROM tags WHERE repository = $1 AND name = $2`, repository, string(t)).Scan(&found.digest, &found.updated, &found.locks)
 	if errors.Is(err, meta.ErrNotFound) {
-		return "", 0, nil
+		return tag{}, nil
 	}
-	return d, updated, err
+	return found, err
 }
 
 // tagBefore is the state that a record of a moved tag tells.

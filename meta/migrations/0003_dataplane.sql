@@ -1,0 +1,19 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What the registry's own interface shows and changes: locks, the platform of images, when a manifest lost its last tag. A lock is a bit: 1 delete, 2 write, 4 list,
+-- 8 read is forbidden.
+
+-- +goose Up
+
+-- == registry ==
+ALTER TABLE repositories ADD COLUMN locks BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE tags ADD COLUMN locks BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX tags_updated ON tags (repository, updated_us, name);
+ALTER TABLE manifests ADD COLUMN locks BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE manifests ADD COLUMN config_media_type TEXT NOT NULL DEFAULT '';
+ALTER TABLE manifests ADD COLUMN architecture TEXT NOT NULL DEFAULT '';
+ALTER TABLE manifests ADD COLUMN os TEXT NOT NULL DEFAULT '';
+ALTER TABLE manifests ADD COLUMN image_size BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE manifests ADD COLUMN updated_us BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE manifests ADD COLUMN untagged_us BIGINT NOT NULL DEFAULT 0;
+UPDATE manifests SET updated_us = created_us;
+CREATE INDEX manifests_updated ON manifests (repository, updated_us, digest);

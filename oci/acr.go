@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/name"
+)
+
+// The shapes of ACR's own interface. Source: ACR data plane, api-version 2021-07-01.
+type (
+	attributesBody struct {
+		Delete bool `json:"deleteEnabled"`
+		Write  bool `json:"writeEnabled"`
+		Read   bool `json:"readEnabled"`
+		List   bool `json:"listEnabled"`
+	}
+	repositoryBody struct {
+		Registry   string         `json:"registry"`
+		ImageName  string         `json:"imageName"`
+		Created    time.Time      `json:"createdTime"`
+		Updated    time.Time      `json:"lastUpdateTime"`
+		Manifests  int64          `json:"manifestCount"`
+		Tags       int64          `json:"tagCount"`
+		Attributes attributesBody `json:"changeableAttributes"`
+	}
+	tagBody struct {
+		Name       name.Tag       `json:"name"`
+		Digest     name.Digest    `json:"digest"`
+		Created    time.Time      `json:"createdTime"`
+		Updated    time.Time      `json:"lastUpdateTime"`
+		Signed     bool           `json:"signed"`
+		Attributes attributesBody `json:"changeableAttributes"`
+	}
+	manifestBody struct {
+		Digest          name.Digest     `json:"digest"`
+		ImageSize       int64           `json:"imageSize"`
+		Created         time.Time       `json:"createdTime"`
+		Updated         time.Time       `json:"lastUpdateTime"`
+		Architecture    string          `json:"architecture,omitempty"`
+		OS              string          `json:"os,omitempty"`
+		MediaType       string          `json:"mediaType"`
+		ConfigMediaType string          `json:"configMediaType,omitempty"`
+		ArtifactType    string          `json:"artifactType,omitempty"`
+		Tags            []name.Tag      `json:"tags,omitempty"`
+		References      []referenceBody `json:"references,omitempty"`
+		Attributes      attributesBody  `json:"changeableAttributes"`
+	}
+	referenceBody struct {
+		Digest       name.Digest `json:"digest"`
+		Architecture string      `json:"architecture"`
+		OS           string      `json:"os"`
+	}
+	// itemBody is what stands around one thing of a repository, or a list of them.
+	itemBody struct {
+		Registry  string          `json:"registry"`
+		ImageName string          `json:"imageName"`
+		Tag       *tagBody        `json:"tag,omitempty"`
+		Tags      *[]tagBody      `json:"tags,omitempty"`
+		Manifest  *manifestBody   `json:"manifest,omitempty"`
+		Manifests *[]manifestBody `json:"manifests,omitempty"`
+	}
+)
+
+func (a Attributes) body() attributesBody { return attributesBody{a.Delete, a.Write, a.Read, a.List} }
+
+func (t Tag) body() tagBody {
+	return tagBody{t.Name, t.Digest, t.Created, t.Updated, false, t.Attributes.body()}
+}
+
+func (m Manifest) body() manifestBody {
+	b := manifestBody{m.Digest, m.ImageSize, m.Created, m.Updated, m.Architecture, m.OS, m.MediaType, m.ConfigMediaType, m.ArtifactType, m.Tags, nil, m.Attributes.body()}
+	for _, r := range m.References {
+		b.References = append(b.References, referenceBody(r))
+	}
+	return b
+}
+
+func (x *exchange) item() itemBody {
+	return itemBody{Registry: x.call.Registry.LoginServer, ImageName: string(x.at.repository)}
+}
+
+func (x *exchange) showRepository() error {
+	r, err := x.s.o.Registry.DescribeRepository(x.r.Context(), x.call, x.at.repository)
+	if err != nil {
+		return err
+	}
+	return x.json(http.StatusOK, repositoryBody{x.call.Registry.LoginServer, string(x.at.repository), r.Created, r.Updated, r.Manifests, r.Tags, r.Attributes.body()})
+}
+
+func (x *exchange) showTag() error {
+	t, err := x.s.o.Registry.DescribeTag(x.r.Context(), x.call, x.at.repository, x.at.tag)
+	if err != nil {
+		return err
+	}
+	all, b := x.item(), t.body()
+	all.Tag = &b
+	return x.json(http.StatusOK, all)
+}
+
+func (x *exchange) showManifest() error {
+	m, err := x.s.o.Registry.DescribeManifest(x.r.Context(), x.call, x.at.repository, x.at.digest)
+	if err != nil {
+		return err
+	}
+	all, b := x.item(), m.body()
+	all.Manifest = &b
+	return x.json(http.StatusOK, all)
+}
+
+func (x *exchange) listTags() error {
+	p, err := x.acrPage()
+	if err != nil {
+		return err
+	}
+	list, more, err := x.s.o.Registry.ListTags(x.r.Context(), x.call, x.at.repository, p)
+	if err != nil {
+		return err
+	}
+	bodies := make([]tagBody, len(list))
+	for i, t := range list {
+		bodies[i] = t.body()
+	}
+	if more && len(list) > 0 {
+		x.acrNext("/_tags", string(list[len(list)-1].Name), p)
+	}
+	all := x.item()
+	all.Tags = &bodies
+	return x.json(http.StatusOK, all)
+}
+
+func (x *exchange) listManifests() error {
+	p, err := x.acrPage()
+	if err != nil {
+		return err
+	}
+	list, more, err := x.s.o.Registry.ListManifests(x.r.Context(), x.call, x.at.repository, p)
+	if err != nil {
+		return err
+	}
+	bodies := make([]manifestBody, len(list))
+	for i, m := range list {
+		bodies[i] = m.body()
+	}
+	if more && len(list) > 0 {
+		x.acrNext("/_manifests", string(list[len(list)-1].Digest), p)
+	}
+	all := x.item()
+	all.Manifests = &bodies
+	return x.json(http.StatusOK, all)
+}
+
+// orders are the values of orderby.
+var orders = map[string]Order{"": ByName, "none": ByName, "timeasc": OldestFirst, "timedesc": NewestFirst}
+
+// acrPage reads n, last, orderby and digest. n is 100 when it is absent. Errors: PaginationInvalid, DigestInvalid.
+func (x *exchange) acrPage() (Page, error) {
+	q := x.r.URL.Query()
+	last, n, err := x.page()
+	if err != nil {
+		return Page{}, err
+	}
+	p := Page{Last: last, N: n}
+	if !q.Has("n") {
+		p.N = 100
+	}
+	order, ok := orders[q.Get("orderby")]
+	if !ok {
+		return p, fault.New(fault.PaginationInvalid, "orderby must be timeasc, timedesc or none, not %q.", clip(q.Get("orderby")))
+	}
+	p.Order = order
+	if d := q.Get("digest"); d != "" {
+		p.Digest, err = name.ParseDigest(d)
+	}
+	return p, err
+}
+
+// acrNext links to the page behind last.
+func (x *exchange) acrNext(list, last string, p Page) {
+	q := url.Values{"last": {last}, "n": {strconv.Itoa(p.N)}}
+	for _, name := range []string{"orderby", "digest", "api-version"} {
+		if v := x.r.URL.Query().Get(name); v != "" {
+			q.Set(name, v)
+		}
+	}
+	x.link("/acr/v1/"+string(x.at.repository)+list, q)
+}
+
+// changeBody is what a PATCH may change; what it does not name stays.
+type changeBody struct {
+	Delete *bool `json:"deleteEnabled"`
+	Write  *bool `json:"writeEnabled"`
+	Read   *bool `json:"readEnabled"`
+	List   *bool `json:"listEnabled"`
+}
+
+// changeAttributes sets locks and answers as the look at the thing does.
+func (x *exchange) changeAttributes() error {
+	content, err := io.ReadAll(io.LimitReader(x.r.Body, formLimit+1))
+	if err != nil {
+		return fault.Or(err, fault.New(fault.BadRequest, "The body broke off."))
+	}
+	var b changeBody
+	if len(content) > formLimit || json.Unmarshal(content, &b) != nil {
+		return fault.New(fault.BadRequest, "The body must be a JSON object with deleteEnabled, writeEnabled, readEnabled or listEnabled, each true or false.")
+	}
+	if err := x.s.o.Registry.SetAttributes(x.r.Context(), x.call, x.at.reference(), Change{b.Delete, b.Write, b.List, b.Read}); err != nil {
+		return err
+	}
+	switch x.at.kind {
+	case kindAcrTag:
+		return x.showTag()
+	case kindAcrManifest:
+		return x.showManifest()
+	}
+	return x.showRepository()
+}
+
+func (x *exchange) deleteRepository() error {
+	gone, err := x.s.o.Registry.DeleteRepository(x.r.Context(), x.call, x.at.repository)
+	if err != nil {
+		return err
+	}
+	if gone.Tags == nil {
+		gone.Tags = []name.Tag{}
+	}
+	return x.json(http.StatusAccepted, struct {
+		Manifests []name.Digest `json:"manifestsDeleted"`
+		Tags      []name.Tag    `json:"tagsDeleted"`
+	}{gone.Manifests, gone.Tags})
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oci
+
+import (
+	"context"
+	"time"
+
+	"github.com/embargo-registry/embargo/name"
+)
+
+// Attributes are what may be done with a repository, a tag or a manifest. Source: ACR, "changeableAttributes".
+type Attributes struct{ Delete, Write, List, Read bool }
+
+// Repository describes a repository.
+type Repository struct {
+	Created, Updated time.Time
+	Manifests, Tags  int64
+	Attributes
+}
+
+// Tag describes a tag.
+type Tag struct {
+	Name             name.Tag
+	Digest           name.Digest
+	Created, Updated time.Time
+	Attributes
+}
+
+// Manifest describes a manifest.
+type Manifest struct {
+	Descriptor
+	// ImageSize is its size together with that of what it names.
+	ImageSize        int64
+	ConfigMediaType  string
+	Architecture, OS string
+	Created, Updated time.Time
+	Tags             []name.Tag
+	// References are the manifests of an index.
+	References []Platform
+	Attributes
+}
+
+// Platform is a manifest of an index and what it runs on.
+type Platform struct {
+	Digest           name.Digest
+	Architecture, OS string
+}
+
+// Page is the part of a list that is wanted: at most N entries behind Last, by name (digest), or by the time of the last change where Order says so.
+type Page struct {
+	Last  string
+	N     int
+	Order Order
+	// Digest narrows a list of tags to those of one manifest; "": all.
+	Digest name.Digest
+}
+
+// Order is the order of a list.
+type Order int
+
+// The orders of lists.
+const (
+	ByName Order = iota
+	OldestFirst
+	NewestFirst
+)
+
+// Change is a change of attributes; nil leaves one as it is.
+type Change struct{ Delete, Write, List, Read *bool }
+
+// Metadata is what describes content without handing it out. Every method may also fail as Reader's do.
+type Metadata interface {
+	// DescribeRepository describes a repository. Errors: NameUnknown.
+	DescribeRepository(ctx context.Context, c Call, repo name.Repository) (Repository, error)
+	// ListTags lists tags. Errors: NameUnknown.
+	ListTags(ctx context.Context, c Call, repo name.Repository, p Page) (list []Tag, more bool, err error)
+	// DescribeTag describes a tag. Errors: TagUnknown.
+	DescribeTag(ctx context.Context, c Call, repo name.Repository, t name.Tag) (Tag, error)
+	// ListManifests lists manifests, without their References. Errors: NameUnknown.
+	ListManifests(ctx context.Context, c Call, repo name.Repository, p Page) (list []Manifest, more bool, err error)
+	// DescribeManifest describes a manifest. Errors: ManifestUnknown.
+	DescribeManifest(ctx context.Context, c Call, repo name.Repository, d name.Digest) (Manifest, error)
+	// SetAttributes changes what may be done with a repository, or with the tag or manifest of it that the reference names. Errors: NameUnknown, TagUnknown, ManifestUnknown.
+	SetAttributes(ctx context.Context, c Call, of name.Reference, change Change) error
+}

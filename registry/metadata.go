@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/oci"
+)
+
+// actionMark is the action under which changes of attributes are recorded.
+const actionMark = "Microsoft.ContainerRegistry/registries/metadata/write"
+
+// look has something of a repository described. Errors: NameUnknown, and gone (nil: NameUnknown too) when the repository holds no manifest.
+func (s *Service) look(ctx context.Context, c oci.Call, repo name.Repository, what string, gone error, fn func(tx *meta.Tx, r repository) error) error {
+	if gone == nil {
+		gone = unknownRepository(repo)
+	}
+	return s.releaseNames(ctx, c, repo, what, func(tx *meta.Tx) error {
+		r, err := find(tx, c.Registry.ID, repo)
+		if err != nil {
+			return err
+		}
+		var one int
+		err = tx.Row(`SELECT 1 FROM manifests WHERE repository = $1 LIMIT 1`, r.id).Scan(&one)
+		if errors.Is(err, meta.ErrNotFound) {
+			return gone
+		}
+		if err != nil {
+			return err
+		}
+		return fn(tx, r)
+	})
+}
+
+// DescribeRepository describes a repository. Errors: see oci.Metadata.
+func (s *Service) DescribeRepository(ctx context.Context, c oci.Call, repo name.Repository) (oci.Repository, error) {
+	var d oci.Repository
+	err := s.look(ctx, c, repo, "metadata", nil, func(tx *meta.Tx, r repository) error {
+		d = oci.Repository{Attributes: r.locks.attributes()}
+		var created, updated int64
+		err := tx.Row(`SELECT created_us, updated_us, (SELECT COUNT(*) FROM manifests WHERE repository = r.id), (SELECT COUNT(*) FROM tags WHERE repository = r.id)
+ FROM repositories r WHERE r.id = $1`, r.id).Scan(&created, &updated, &d.Manifests, &d.Tags)
+		d.Created, d.Updated = meta.FromMicros(created), meta.FromMicros(updated)
+		return err
+	})
+	return d, err
+}
+
+const tagColumns = `name, digest, created_us, updated_us, locks`
+
+func scanTag(scan func(...any) error) (oci.Tag, error) {
+	var t oci.Tag
+	var created, updated int64
+	var l locks
+	err := scan(&t.Name, &t.Digest, &created, &updated, &l)
+	t.Created, t.Updated, t.Attributes = meta.FromMicros(created), meta.FromMicros(updated), l.attributes()
+	return t, err
+}
+
+// DescribeTag describes a tag. Errors: see oci.Metadata.
+func (s *Service) DescribeTag(ctx context.Context, c oci.Call, repo name.Repository, t name.Tag) (oci.Tag, error) {
+	var d oci.Tag
+	gone := unknownManifest(name.Reference{Repository: repo, Tag: t})
+	err := s.look(ctx, c, repo, "metadata of "+string(t), gone, func(tx *meta.Tx, r repository) (err error) {
+		d, err = scanTag(tx.Row(`SELECT `+tagColumns+` FROM tags WHERE repository = $1 AND name = $2`, r.id, string(t)).Scan)
+		if errors.Is(err, meta.ErrNotFound) {
+			return gone
+		}
+		return err
+	})
+	return d, err
+}
+
+// behind is the condition that a row stands behind the last of the page before, and the order of the list. The time of last is looked up; an unknown last ends a list
+// that is ordered by time.
+func behind(tx *meta.Tx, table, column, repository string, p oci.Page) (where, order string, args []any, err error) {
+	by := bytewise(tx, column)
+	if p.Order == oci.ByName {
+		return ` AND ` + by + ` > $2`, by, []any{p.Last}, nil
+	}
+	direction, than := ` ASC`, `>`
+	if p.Order == oci.NewestFirst {
+		direction, than = ` DESC`, `<`
+	}
+	order = `updated_us` + direction + `, ` + by + direction
+	if p.Last == "" {
+		return ` AND $2 = ''`, order, []any{""}, nil
+	}
+	var updated int64
+	err = tx.Row(`SELECT updated_us FROM `+table+` WHERE repository = $1 AND `+column+` = $2`, repository, p.Last).Scan(&updated)
+	if errors.Is(err, meta.ErrNotFound) {
+		return ` AND $2 <> ''`, order, []any{""}, nil
+	}
+	return ` AND (updated_us ` + than + ` $3 OR updated_us = $3 AND ` + by + ` ` + than + ` $2)`, order, []any{p.Last, updated}, err
+}
+
+// ListTags lists tags. Errors: see oci.Metadata.
+func (s *Service) ListTags(ctx context.Context, c oci.Call, repo name.Repository, p oci.Page) ([]oci.Tag, bool, error) {
+	var list []oci.Tag
+	more := false
+	err := s.look(ctx, c, repo, "metadata of tags", nil, func(tx *meta.Tx, r repository) error {
+		list, more = nil, false
+		where, order, args, err := behind(tx, "tags", "name", r.id, p)
+		if err != nil || p.N <= 0 {
+			return err
+		}
+		args = append([]any{r.id}, args...)
+		if p.Digest != "" {
+			args = append(args, string(p.Digest))
+			where += ` AND digest = $` + digit(len(args))
+		}
+		args = append(args, p.N+1)
+		rows, err := tx.Query(`SELECT `+tagColumns+` FROM tags WHERE repository = $1`+where+` AND (locks & 4) = 0 ORDER BY `+order+` LIMIT $`+digit(len(args)), args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if more = len(list) == p.N; more {
+				break
+			}
+			t, err := scanTag(rows.Scan)
+			if err != nil {
+				return err
+			}
+			list = append(list, t)
+		}
+		return rows.Err()
+	})
+	return list, more, err
+}
+
+func digit(n int) string { return string(rune('0' + n)) }
+
+const manifestColumns = `digest, media_type, artifact_type, size, image_size, config_media_type, architecture, os, created_us, updated_us, locks`
+
+func scanManifest(scan func(...any) error) (oci.Manifest, error) {
+	var m oci.Manifest
+	var created, updated int64
+	var l locks
+	err := scan(&m.Digest, &m.MediaType, &m.ArtifactType, &m.Size, &m.ImageSize, &m.ConfigMediaType, &m.Architecture, &m.OS, &created, &updated, &l)
+	m.Created, m.Updated, m.Attributes = meta.FromMicros(created), meta.FromMicros(updated), l.attributes()
+	m.ImageSize = max(m.ImageSize, m.Size) // manifests from before it was kept have none
+	if m.ArtifactType == m.ConfigMediaType {
+		m.ArtifactType = "" // it stands for the configuration's
+	}
+	return m, err
+}
+
+// tagsOf are the tags of a manifest that may be listed.
+func tagsOf(tx *meta.Tx, repository string, d name.Digest) ([]name.Tag, error) {
+	rows, err := tx.Query(`SELECT name FROM tags WHERE repository = $1 AND digest = $2 AND (locks & 4) = 0 ORDER BY `+bytewise(tx, "name"), repository, string(d))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []name.Tag
+	for rows.Next() {
+		var t name.Tag
+		if err := rows.Scan(&t); err != nil {
+			return nil, err
+		}
+		all = append(all, t)
+	}
+	return all, rows.Err()
+}
+
+// ListManifests lists manifests. Errors: see oci.Metadata.
+func (s *Service) ListManifests(ctx context.Context, c oci.Call, repo name.Repository, p oci.Page) ([]oci.Manifest, bool, error) {
+	var list []oci.Manifest
+	more := false
+	err := s.look(ctx, c, repo, "metadata of manifests", nil, func(tx *meta.Tx, r repository) error {
+		var err error
+		if list, more, err = manifestsPage(tx, r.id, p); err != nil {
+			return err
+		}
+		for i := range list {
+			if list[i].Tags, err = tagsOf(tx, r.id, list[i].Digest); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return list, more, err
+}
+
+func manifestsPage(tx *meta.Tx, repository string, p oci.Page) (list []oci.Manifest, more bool, err error) {
+	where, order, args, err := behind(tx, "manifests", "digest", repository, p)
+	if err != nil || p.N <= 0 {
+		return nil, false, err
+	}
+	args = append(append([]any{repository}, args...), p.N+1)
+	rows, err := tx.Query(`SELECT `+manifestColumns+` FROM manifests WHERE repository = $1`+where+` AND (locks & 4) = 0 ORDER BY `+order+` LIMIT $`+digit(len(args)), args...)
+	if err != nil {
+		return nil, false, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if len(list) == p.N {
+			return list, true, nil
+		}
+		m, err := scanManifest(rows.Scan)
+		if err != nil {
+			return nil, false, err
+		}
+		list = append(list, m)
+	}
+	return list, false, rows.Err()
+}
+
+// DescribeManifest describes a manifest. Errors: see oci.Metadata.
+func (s *Service) DescribeManifest(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) (oci.Manifest, error) {
+	var m oci.Manifest
+	gone := unknownManifest(name.Reference{Repository: repo, Digest: d})
+	err := s.look(ctx, c, repo, "metadata of "+string(d), gone, func(tx *meta.Tx, r repository) (err error) {
+		m, err = scanManifest(tx.Row(`SELECT `+manifestColumns+` FROM manifests WHERE repository = $1 AND digest = $2`, r.id, string(d)).Scan)
+		if errors.Is(err, meta.ErrNotFound) {
+			return gone
+		}
+		if err == nil {
+			m.Tags, err = tagsOf(tx, r.id, d)
+		}
+		if err != nil {
+			return err
+		}
+		rows, err := tx.Query(`SELECT m.digest, m.architecture, m.os FROM manifest_refs f JOIN manifests m ON m.repository = f.repository AND m.digest = f.child
+ WHERE f.repository = $1 AND f.digest = $2 AND f.kind = 'manifest' ORDER BY m.digest`, r.id, string(d))
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var p oci.Platform
+			if err := rows.Scan(&p.Digest, &p.Architecture, &p.OS); err != nil {
+				return err
+			}
+			m.References = append(m.References, p)
+		}
+		return rows.Err()
+	})
+	return m, err
+}
+
+// SetAttributes locks and unlocks. Errors: see oci.Metadata.
+func (s *Service) SetAttributes(ctx context.Context, c oci.Call, of name.Reference, change oci.Change) error {
+	return s.db.Write(ctx, func(tx *meta.Tx) error {
+		row, err := live(tx, c)
+		if err != nil {
+			return err
+		}
+		r, err := lock(tx, row.ID, of.Repository)
+		if err != nil {
+			return err
+		}
+		table, where, args, gone := `repositories`, `id = $1`, []any{r.id}, unknownRepository(of.Repository)
+		switch {
+		case of.Digest != "":
+			table, where, args, gone = `manifests`, `repository = $1 AND digest = $2`, append(args, string(of.Digest)), unknownManifest(of)
+		case of.Tag != "":
+			table, where, args, gone = `tags`, `repository = $1 AND name = $2`, append(args, string(of.Tag)), unknownManifest(of)
+		}
+		var was locks
+		err = tx.Row(`SELECT locks FROM `+table+` WHERE `+where, args...).Scan(&was)
+		if errors.Is(err, meta.ErrNotFound) {
+			return gone
+		}
+		if err != nil {
+			return err
+		}
+		now := was.changed(change)
+		if now != was {
+			args = append(args, int64(now), meta.Micros(tx.Now()))
+			if _, err := tx.Exec(`UPDATE `+table+` SET locks = $`+digit(len(args)-1)+`, updated_us = $`+digit(len(args))+` WHERE `+where, args...); err != nil {
+				return err
+			}
+		}
+		note := record(row, c, actionMark, of.Repository)
+		note.Reference, note.Digest = string(of.Tag), string(of.Digest)
+		if note.Before, err = json.Marshal(was.attributes()); err == nil {
+			note.After, err = json.Marshal(now.attributes())
+		}
+		if err != nil {
+			return err
+		}
+		return s.audit.Append(tx, note)
+	})
+}
+
+// changed is what locks become by a change.
+func (l locks) changed(c oci.Change) locks {
+	a := l.attributes()
+	for _, v := range []struct {
+		to  *bool
+		may *bool
+	}{{c.Delete, &a.Delete}, {c.Write, &a.Write}, {c.List, &a.List}, {c.Read, &a.Read}} {
+		if v.to != nil {
+			*v.may = *v.to
+		}
+	}
+	return locksOf(a)
+}
