@@ -43,6 +43,9 @@ func (a *adminSocket) backup(w http.ResponseWriter, r *http.Request) error {
 	if !filepath.IsAbs(asked.To) {
 		return fault.New(fault.InvalidParameter, "The folder for backups must be an absolute path: %q.", clip(asked.To))
 	}
+	if rel, err := filepath.Rel(a.of.o.Data, asked.To); err == nil && !strings.HasPrefix(rel, "..") {
+		return fault.New(fault.InvalidParameter, "The folder for backups %q lies in the data directory: what is lost with the one would be lost with the other. Name another folder, on another disk.", clip(asked.To))
+	}
 	from, err := a.source(r.Context())
 	if err != nil {
 		return err

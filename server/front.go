@@ -37,7 +37,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Body != http.NoBody {
 		r.Body = body
 	}
-	door := f.door.Zone().Door
+	door := label(f.door.Zone())
 	f.metrics.inFlight.WithLabelValues(door).Inc()
 	defer func() {
 		if cause := recover(); cause != nil {

@@ -44,8 +44,9 @@ func (s *Server) openKeyring(ctx context.Context) error {
 	case len(lost) > 0:
 		return &lostKeyError{cause, lost}
 	case missing:
-		s.ring, err = meta.NewKeyring(s.o.InstallationKey)
-		return err
+		if s.ring, err = meta.NewKeyring(s.o.InstallationKey); err != nil {
+			return option("installationKey", "the new key %s can't be written: %w", s.o.InstallationKey, err)
+		}
 	}
 	return nil
 }

@@ -144,8 +144,12 @@ func (g gauges) Collect(out chan<- prometheus.Metric) {
 	for _, f := range findings {
 		gauge(descReady, truth(f.OK), f.Name)
 	}
+	open := map[string]int64{} // a registry may have several listeners
 	for _, l := range g.s.doorsNow() {
-		gauge(descConnections, float64(l.door.Open()), l.door.Zone().Door)
+		open[label(l.door.Zone())] += l.door.Open()
+	}
+	for door, n := range open {
+		gauge(descConnections, float64(n), door)
 	}
 	if free, total, err := diskSpace(g.s.o.Data); err == nil {
 		gauge(descDisk, float64(free), "free")

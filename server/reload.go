@@ -138,7 +138,7 @@ func key(w wanted) string {
 	switch {
 	case w.registry != "":
 		return "privateListeners"
-	case w.door == doorPublic:
+	case w.is(doorPublic):
 		return "listen"
 	}
 	return w.door + "Listen"
@@ -150,7 +150,7 @@ func (s *Server) unchangeable(o Options) error {
 		key      string
 		was, now any
 	}{
-		{"data", s.o.Data, o.Data}, {"database", s.o.Database, o.Database}, {"host", s.o.Hosts, o.Hosts}, {"registrySuffix", s.o.RegistrySuffix, o.RegistrySuffix},
+		{"data", s.o.Data, o.Data}, {"database", s.o.Database, o.Database}, {"host", s.o.named(), o.named()}, {"registrySuffix", s.o.RegistrySuffix, o.RegistrySuffix},
 		{"locations", s.o.Locations, o.Locations}, {"installationKey", s.o.InstallationKey, o.InstallationKey}, {"acme", s.o.ACME, o.ACME},
 		{"minFreeDisk", s.o.MinFreeDisk, o.MinFreeDisk},
 	} {

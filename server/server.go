@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -208,14 +207,8 @@ func (s *Server) openACME() error {
 		return err
 	}
 	var roots *x509.CertPool
-	if o.Roots != "" {
-		pem, err := os.ReadFile(o.Roots)
-		if err != nil {
-			return &OptionError{"acme", err}
-		}
-		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(pem) {
-			return option("acme", "%s holds no certificate", o.Roots)
-		}
+	if roots, err = acmeRoots(o); err != nil {
+		return err
 	}
 	exists := func(ctx context.Context, registry string) (bool, error) {
 		err := s.db.Read(ctx, func(tx *meta.Tx) error {
@@ -330,13 +323,13 @@ func (s *Server) drain(ctx context.Context) []error {
 	errs := make([]error, len(doors))
 	var wg sync.WaitGroup
 	for i, l := range doors {
-		if l.want.door != doorAdmin {
+		if !l.want.is(doorAdmin) {
 			wg.Go(func() { errs[i] = l.door.Shutdown(ctx) })
 		}
 	}
 	wg.Wait()
 	for i, l := range doors {
-		if l.want.door == doorAdmin {
+		if l.want.is(doorAdmin) {
 			errs[i] = l.door.Shutdown(ctx)
 		}
 	}

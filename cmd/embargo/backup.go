@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -110,7 +111,10 @@ func (f *folderFlags) open() (*backup.Folder, error) {
 	var identities []age.Identity
 	var err error
 	if key != "" {
-		if ring, err = meta.LoadKeyring(key); err != nil {
+		if ring, err = meta.LoadKeyring(key); errors.Is(err, fs.ErrNotExist) && f.key == "" {
+			return nil, fmt.Errorf("there is no installation key in the data directory %s: name the directory with --data, the key's file with --installation-key, or a further recipient's key with --identity", f.data)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
