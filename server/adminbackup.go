@@ -62,14 +62,13 @@ func (a *adminSocket) backup(w http.ResponseWriter, r *http.Request) error {
 	record := audit.Record{Kind: audit.Security, Action: "Embargo.Containment/backup/action", Outcome: audit.Succeeded, Reference: asked.To, Caller: c, Source: localSource(), Resource: "backups/" + snapshot.ID}
 	if err != nil {
 		f := fault.From(err)
-		a.log.Error("the backup failed", "to", asked.To, "error", err)
 		record.Outcome, record.Reason = audit.Failed, f.Message
 		a.rooms.audit.Note(record)
 		e := BackupEvent{}
 		e.Error = &struct {
 			Code    string `json:"code"`
 			Message string `json:"message"`
-		}{f.Kind.ARM(), f.Message}
+		}{f.Kind.ARM(), a.told(r, f, err)}
 		tell(e)
 		return nil
 	}

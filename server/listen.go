@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/embargo-registry/embargo/network"
 )
@@ -80,6 +81,9 @@ func (s *Server) doorOptions(w wanted, l network.Limits) network.DoorOptions {
 		o.TLS = late(func() *tls.Config { return s.certificates.Load().public }, "h2", "http/1.1")
 	}
 	o.Refused = func(_, reason string) { s.metrics.refused.WithLabelValues(label(o.Zone), reason).Inc() }
+	if w.is(doorAdmin) {
+		o.RequestTimeout = 30 * time.Second
+	}
 	if w.is(doorProxy) {
 		o.Connect = func(host string) bool { return s.hosts.Lookup(host).Role != network.Foreign }
 	}

@@ -57,6 +57,8 @@ func newMetrics(version string) *metrics {
 	m.jobs = histogram("job_duration_seconds", "Attempts of jobs, by kind and the status that they ended with (Accepted: tried again).", []float64{.01, .1, 1, 10, 100, 1000}, "kind", "status")
 	m.database = histogram("database_transaction_duration_seconds", "Transactions, waiting included.", short, "op")
 	m.failures = counter("database_failures_total", "Transactions that the database failed, by op.", "op")
+	m.failures.WithLabelValues("read") // from zero on, so that the first failure is an increase
+	m.failures.WithLabelValues("write")
 	m.inFlight = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "embargo_http_requests_in_flight", Help: "Requests being answered."}, []string{"door"})
 	m.panics = prometheus.NewCounter(prometheus.CounterOpts{Name: "embargo_panics_total", Help: "Requests that were answered 500 because of a panic; the log has each."})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "embargo_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()}})

@@ -71,7 +71,7 @@ func (s *Server) Reload(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	// From here on nothing can fail.
+	// From here on nothing can be refused.
 	s.certificates.Store(certs)
 	s.limits.set(o)
 	s.o, s.listeners = o, next
@@ -97,7 +97,10 @@ func (s *Server) Reload(ctx context.Context, o Options) error {
 		l.door.Limit(limits[i])
 	}
 	s.log.Info("configuration reloaded", "listenersOpened", len(fresh), "listenersClosed", len(gone))
-	return s.announce()
+	if err := s.announce(); err != nil {
+		s.log.Error("the configuration is in force, but what is written for clients of this machine (credentials.json, listening.json) could not be brought up to date", "error", err)
+	}
+	return nil
 }
 
 // rearrange finds the listeners of the options: those that stay, and new ones, opened. An address that only changes what it serves is taken over, so that there is
