@@ -94,7 +94,7 @@ func (f *Folder) readHeader() error {
 // openForWriting opens a folder, or makes it, and enters the key.
 func openForWriting(path, tenant string, k *Key) (*Folder, error) {
 	for _, dir := range []string{path, filepath.Join(path, "snapshots"), filepath.Join(path, "objects")} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := durable.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("the folder for backups: %w", err)
 		}
 	}
@@ -156,7 +156,7 @@ func (f *Folder) Close() error {
 // write makes a file below the folder: durable, and under its name only when it is whole.
 func (f *Folder) write(rel string, fill func(w io.Writer) error) error {
 	path := filepath.Join(f.path, rel)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
 	return durable.Write(path, 0o600, fill)

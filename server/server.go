@@ -176,19 +176,25 @@ func (s *Server) databaseThere() error {
 // known refuses to begin an installation where there was one: its database is missing, or another one is configured. What an installation leaves here is written after
 // its database has begun.
 func (s *Server) known(ctx context.Context) error {
+	var tenant string
 	err := s.db.Read(ctx, func(tx *meta.Tx) error {
-		_, err := tx.Installation("tenant")
+		var err error
+		tenant, err = tx.Installation("tenant")
 		return err
 	})
-	if !errors.Is(err, meta.ErrNotFound) {
+	if err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return err
 	}
 	c, err := s.dir.readCredentials()
-	if err != nil || c.TenantID == "" {
+	if err != nil || c.TenantID == "" || c.TenantID == tenant {
 		return err
 	}
-	return fmt.Errorf("the data directory %s belongs to the installation of the tenant %s, and the database %s is empty: nothing was begun. Put that installation's database back, restore a backup "+
-		"('embargo restore'), name its database (--database), or begin another installation in another directory", s.o.Data, c.TenantID, meta.ShownURL(s.o.Database))
+	holds := "is empty"
+	if tenant != "" {
+		holds = "is of the tenant " + tenant
+	}
+	return fmt.Errorf("the data directory %s belongs to the installation of the tenant %s, and the database %s %s: nothing was begun. Put that installation's database back, restore a backup "+
+		"('embargo restore'), name its database (--database), or begin another installation in another directory", s.o.Data, c.TenantID, meta.ShownURL(s.o.Database), holds)
 }
 
 // stray refuses to begin a SQLite database beside the log of another one: SQLite would take the one for the other's.
