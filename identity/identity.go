@@ -37,6 +37,8 @@ const (
 	ManagedIdentity  Type = "ManagedIdentity"
 	AdminUser        Type = "AdminUser"
 	Anonymous        Type = "Anonymous"
+	// TokenUser is a registry's own token (registries/tokens).
+	TokenUser Type = "Token"
 )
 
 // Caller is who asks, as proven by a credential. It can be kept as JSON with a job that goes on in the caller's name.

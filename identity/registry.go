@@ -46,6 +46,8 @@ func (s *Service) CanRepository(tx *meta.Tx, c Caller, row meta.RegistryRow, rep
 		return c.Registry == row.ID && row.AdminEnabled, nil
 	case Anonymous:
 		return row.AnonymousPull && (verb == Pull || verb == MetadataRead), nil
+	case TokenUser:
+		return s.tokenMay(tx, c, row, repo, verb)
 	}
 	scope, err := name.ParseResourceID(row.ResourceID)
 	if err != nil {
@@ -67,6 +69,8 @@ func (s *Service) CanCatalog(tx *meta.Tx, c Caller, row meta.RegistryRow) (bool,
 		return c.Registry == row.ID && row.AdminEnabled, nil
 	case Anonymous:
 		return false, nil
+	case TokenUser: // the list holds what it may read
+		return s.tokenMay(tx, c, row, "", Pull)
 	}
 	scope, err := name.ParseResourceID(row.ResourceID)
 	if err != nil {
@@ -133,7 +137,7 @@ func registryClaims(row meta.RegistryRow, c Caller, grant string) claims {
 	if !c.Expires.IsZero() {
 		cl.Expires = c.Expires.Unix() // a token can't be made to last by exchanging it again and again
 	}
-	if print, ok := strings.CutPrefix(c.Credential, "password:"); ok && c.Type == AdminUser {
+	if print, ok := strings.CutPrefix(c.Credential, "password:"); ok && (c.Type == AdminUser || c.Type == TokenUser) {
 		cl.Password = print
 	}
 	return cl
@@ -213,6 +217,14 @@ func (s *Service) registryCaller(ctx context.Context, tx *meta.Tx, row meta.Regi
 		if _, err := s.adminByPrint(tx, row, c.Password); err != nil {
 			return Caller{}, err
 		}
+	case TokenUser:
+		if err := s.tokenProof(tx, row, c.Subject, c.Password); err != nil {
+			return Caller{}, err
+		}
+		var err error
+		if caller.Name, err = s.registryTokenName(tx, c.Subject); err != nil {
+			return Caller{}, err
+		}
 	case Anonymous:
 		if !row.AnonymousPull {
 			return Caller{}, errToken("was made for anonymous pull, which is off now")
@@ -226,7 +238,7 @@ func (s *Service) registryCaller(ctx context.Context, tx *meta.Tx, row meta.Regi
 	if grant == grantAccess {
 		caller.Access, caller.Narrowed = c.Access, true
 	}
-	if c.Kind == AdminUser && grant == grantRefresh {
+	if (c.Kind == AdminUser || c.Kind == TokenUser) && grant == grantRefresh {
 		caller.Credential = "password:" + c.Password
 	}
 	return caller, nil
@@ -247,6 +259,9 @@ func (s *Service) Basic(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, 
 			return Caller{}, err
 		}
 		return Caller{ID: row.Name, Name: row.Name, Type: AdminUser, Credential: "password:" + which, Registry: row.ID}, nil
+	}
+	if c, err := s.basicToken(tx, row, user, password); !errors.Is(err, meta.ErrNotFound) {
+		return c, err
 	}
 	p, secret, err := s.CheckSecret(tx, user, password)
 	if err != nil {
@@ -339,6 +354,15 @@ func (s *Service) RegenerateAdminPassword(tx *meta.Tx, registry, name string) (s
 
 // DropRegistry removes what belongs to a registry that is being deleted.
 func (s *Service) DropRegistry(tx *meta.Tx, registry string) error {
-	_, err := tx.Exec(`DELETE FROM admin_passwords WHERE registry = $1`, registry)
-	return err
+	for _, query := range []string{
+		`DELETE FROM admin_passwords WHERE registry = $1`,
+		`DELETE FROM token_passwords WHERE token IN (SELECT id FROM registry_tokens WHERE registry = $1)`,
+		`DELETE FROM registry_tokens WHERE registry = $1`,
+		`DELETE FROM scope_maps WHERE registry = $1`,
+	} {
+		if _, err := tx.Exec(query, registry); err != nil {
+			return err
+		}
+	}
+	return nil
 }

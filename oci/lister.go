@@ -62,7 +62,12 @@ func (x *exchange) catalog() error {
 	whole := x.call.Caller
 	whole.Access, whole.Narrowed = nil, false
 	list, more, err := x.s.o.Registry.Repositories(x.r.Context(), x.call, last, n, func(tx *meta.Tx, repo name.Repository) (bool, error) {
-		return x.may(tx, whole, "repository", string(repo), "pull")
+		for _, verb := range []string{"pull", "metadata_read"} {
+			if ok, err := x.may(tx, whole, "repository", string(repo), verb); ok || err != nil {
+				return ok, err
+			}
+		}
+		return false, nil
 	})
 	if err != nil {
 		return err

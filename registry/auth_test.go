@@ -172,7 +172,7 @@ func TestOldTokens(t *testing.T) {
 		h.image("app", "v1", "a")
 		p, secret := w.principal("puller", w.id("contoso"), identity.RoleAcrPull)
 		token := h.post(200, "/oauth2/token", url.Values{"grant_type": {"password"}, "username": {p.AppID}, "password": {secret}, "scope": {"repository:app:pull"}})["access_token"].(string)
-		admin := w.token(h, "repository:app:pull")
+		admin := w.tokenOf(h, "repository:app:pull")
 		write := func(fn func(tx *meta.Tx) error) {
 			t.Helper()
 			if err := w.db.Write(context.Background(), fn); err != nil {
@@ -236,7 +236,7 @@ func TestAbsentAndForbiddenAlike(t *testing.T) {
 		h.image("open", "v1", "b")
 		d := string(name.DigestOf(m))
 		layer := string(name.DigestOf([]byte("layer of a")))
-		narrow := h.as(w.token(h, "repository:open:pull,push,delete"))
+		narrow := h.as(w.tokenOf(h, "repository:open:pull,push,delete"))
 		for _, c := range []struct{ method, tail string }{
 			{"GET", "manifests/v1"}, {"HEAD", "manifests/v1"}, {"GET", "manifests/" + d}, {"GET", "blobs/" + layer}, {"HEAD", "blobs/" + layer},
 			{"GET", "tags/list"}, {"GET", "referrers/" + d}, {"PUT", "manifests/v1"}, {"POST", "blobs/uploads/"}, {"DELETE", "manifests/v1"}, {"DELETE", "blobs/" + layer},
@@ -251,10 +251,10 @@ func TestAbsentAndForbiddenAlike(t *testing.T) {
 		}
 		// The catalog is not the token's to list; one that is lists only what its caller may read.
 		narrow.refused(t, 401, "UNAUTHORIZED", "GET", "/v2/_catalog", nil)
-		if a := h.as(w.token(h, "registry:catalog:*")).do(200, "GET", "/v2/_catalog", nil); string(a.body) != `{"repositories":["open","secret"]}` {
+		if a := h.as(w.tokenOf(h, "registry:catalog:*")).do(200, "GET", "/v2/_catalog", nil); string(a.body) != `{"repositories":["open","secret"]}` {
 			t.Errorf("catalog: %s", a.body)
 		}
-		if a := h.as(w.token(h, "registry:catalog:*")).do(401, "GET", "/v2/open/tags/list", nil); a.code() != "UNAUTHORIZED" {
+		if a := h.as(w.tokenOf(h, "registry:catalog:*")).do(401, "GET", "/v2/open/tags/list", nil); a.code() != "UNAUTHORIZED" {
 			t.Errorf("a token for the catalog lists tags: %s", a.body)
 		}
 	})
@@ -265,7 +265,7 @@ func TestNetworkFirst(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		h := w.registry("contoso")
 		m := h.image("app", "v1", "a")
-		token := w.token(h, "repository:app:pull")
+		token := w.tokenOf(h, "repository:app:pull")
 		h.publicly().as(token).do(200, "GET", "/v2/app/manifests/v1", nil)
 		for _, closed := range []struct {
 			what   string

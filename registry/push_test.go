@@ -244,13 +244,13 @@ func TestMountNeedsPullOnSource(t *testing.T) {
 		h := w.registry("contoso")
 		d := h.blob("secret/app", []byte("to be mounted"))
 		path := "/v2/team/app/blobs/uploads/?mount=" + string(d) + "&from=secret/app"
-		narrow := h.as(w.token(h, "repository:team/app:pull,push"))
+		narrow := h.as(w.tokenOf(h, "repository:team/app:pull,push"))
 		for _, from := range []string{"secret/app", "secret/absent"} { // forbidden, absent
 			a := narrow.do(202, "POST", "/v2/team/app/blobs/uploads/?mount="+string(d)+"&from="+from, nil)
 			a.want(t, "Location", "*", "Range", "0-0", "Docker-Content-Digest", "")
 			narrow.refused(t, 404, "BLOB_UNKNOWN", "GET", "/v2/team/app/blobs/"+string(d), nil)
 		}
-		both := h.as(w.token(h, "repository:team/app:pull,push", "repository:secret/app:pull"))
+		both := h.as(w.tokenOf(h, "repository:team/app:pull,push", "repository:secret/app:pull"))
 		both.do(201, "POST", path, nil).want(t, "Location", h.base+"/v2/team/app/blobs/"+string(d), "Docker-Content-Digest", string(d))
 		both.do(200, "GET", "/v2/team/app/blobs/"+string(d), nil)
 		h.refused(t, 400, "DIGEST_INVALID", "POST", "/v2/team/app/blobs/uploads/?mount=x&from=secret/app", nil)

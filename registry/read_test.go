@@ -134,7 +134,7 @@ func TestTagsAndCatalog(t *testing.T) {
 		h.refused(t, 404, "NAME_UNKNOWN", "GET", "/v2/absent/tags/list", nil)
 
 		// The catalog needs its own scope.
-		h.as(w.token(h, "repository:app:pull,push,delete")).refused(t, 401, "UNAUTHORIZED", "GET", "/v2/_catalog", nil)
+		h.as(w.tokenOf(h, "repository:app:pull,push,delete")).refused(t, 401, "UNAUTHORIZED", "GET", "/v2/_catalog", nil)
 		h.image("zeta/b", "v1", "z")
 		h.image("a-b", "v1", "z")
 		h.image("a/b", "v1", "z")
@@ -235,7 +235,7 @@ func TestReferrers(t *testing.T) {
 		}
 		h.refused(t, 400, "DIGEST_INVALID", "GET", "/v2/app/referrers/v1", nil)
 		// Referrers are read by those who may read the repository.
-		h.as(w.token(h, "repository:app:push")).refused(t, 401, "UNAUTHORIZED", "GET", "/v2/app/referrers/"+absent, nil)
+		h.as(w.tokenOf(h, "repository:app:push")).refused(t, 401, "UNAUTHORIZED", "GET", "/v2/app/referrers/"+absent, nil)
 		// The subject may come later, and without artifactType the config's media type stands for it.
 		h.blob("app", []byte("{}"))
 		m := imageOf(`,"subject":`+descriptor(mediaImage, []byte("nothing")), []byte("{}"))
@@ -336,7 +336,7 @@ func TestRegistriesAreApart(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		h := w.registry("contoso")
 		m := h.image("app", "v1", "a")
-		old := w.token(h, "repository:app:pull,push")
+		old := w.tokenOf(h, "repository:app:pull,push")
 		w.drop(h)
 		h.refused(t, 404, "NAME_UNKNOWN", "GET", "/v2/app/manifests/v1", nil)
 		w.runJobs()

@@ -409,10 +409,10 @@ func (w *world) count(table string) int {
 	return n
 }
 
-// token asks the registry for an access token as its admin user.
-func (w *world) token(h *host, scopes ...string) string {
+// tokenOf asks the registry for an access token as the host's user.
+func (w *world) tokenOf(h *host, scopes ...string) string {
 	w.t.Helper()
-	form := url.Values{"grant_type": {"password"}, "username": {h.name}, "password": {h.password}, "service": {h.row.LoginServer}, "scope": scopes}
+	form := url.Values{"grant_type": {"password"}, "username": {h.user}, "password": {h.password}, "service": {h.row.LoginServer}, "scope": scopes}
 	return h.post(200, "/oauth2/token", form)["access_token"].(string)
 }
 

@@ -119,8 +119,9 @@ func (b *Bench) Rotate(t testing.TB) string {
 	return b.keyring.KeyID()
 }
 
-// Call makes one exchange as somebody; "" is nobody, an unknown word a forger. headers are "Name: value". {sub} in the path is the subscription.
+// Call makes one exchange as somebody; "" is nobody, an unknown word a forger. headers are "Name: value". {sub} in the path and in the body is the subscription.
 func (b *Bench) Call(who, method, path, body string, headers ...string) *http.Response {
+	body = strings.ReplaceAll(body, "{sub}", b.People.Subscription)
 	path = strings.ReplaceAll(strings.TrimPrefix(path, "http://"+Host), "{sub}", b.People.Subscription)
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	r.Host = Host

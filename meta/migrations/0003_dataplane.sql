@@ -17,3 +17,33 @@ ALTER TABLE manifests ADD COLUMN updated_us BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE manifests ADD COLUMN untagged_us BIGINT NOT NULL DEFAULT 0;
 UPDATE manifests SET updated_us = created_us;
 CREATE INDEX manifests_updated ON manifests (repository, updated_us, digest);
+
+-- == identity ==
+CREATE TABLE scope_maps (
+    registry    TEXT NOT NULL,
+    name_key    TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    description TEXT NOT NULL,
+    actions     TEXT NOT NULL,
+    created_us  BIGINT NOT NULL,
+    PRIMARY KEY (registry, name_key)
+);
+CREATE TABLE registry_tokens (
+    id         TEXT PRIMARY KEY,
+    registry   TEXT NOT NULL,
+    name_key   TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    scope_map  TEXT NOT NULL,
+    enabled    BOOLEAN NOT NULL,
+    created_us BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX registry_tokens_name ON registry_tokens (registry, name_key);
+CREATE INDEX registry_tokens_map ON registry_tokens (registry, scope_map);
+CREATE TABLE token_passwords (
+    token      TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    hash       TEXT NOT NULL,
+    created_us BIGINT NOT NULL,
+    expires_us BIGINT NOT NULL,
+    PRIMARY KEY (token, name)
+);

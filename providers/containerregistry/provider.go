@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package containerregistry declares the namespace Microsoft.ContainerRegistry: its api-versions, and its types, a line each. What is not here
-// (tasks, connected registries, webhooks, tokens, cache rules, import pipelines, pipeline runs) does not exist and is refused by the engine.
+// (tasks, connected registries, webhooks, cache rules, import pipelines, pipeline runs) does not exist and is refused by the engine.
 package containerregistry
 
 import (
@@ -9,6 +9,8 @@ import (
 	"github.com/embargo-registry/embargo/providers/containerregistry/exportpipelines"
 	"github.com/embargo-registry/embargo/providers/containerregistry/registries"
 	"github.com/embargo-registry/embargo/providers/containerregistry/replications"
+	"github.com/embargo-registry/embargo/providers/containerregistry/scopemaps"
+	"github.com/embargo-registry/embargo/providers/containerregistry/tokens"
 )
 
 // versions are all api-versions that the service has had, newest first.
@@ -39,5 +41,7 @@ func Types(o Options) []arm.Resource {
 		registries.Type(o),
 		exportpipelines.Type(o.Identity),
 		replications.Type(),
+		scopemaps.Type(o.Identity),
+		tokens.Type(o.Identity),
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/providers/containerregistry/tokens"
 	"github.com/embargo-registry/embargo/registry"
 )
 
@@ -38,6 +39,7 @@ func Type(o Options) arm.Resource {
 			arm.Do(arm.Action{Name: "listUsages", Method: "GET", Reads: true, Right: TypeName + "/listUsages/read", Display: "List the registry's usages"}, k.listUsages),
 			arm.Do(arm.Action{Name: "privateLinkResources", Method: "GET", Reads: true, API: "2019-12-01-preview..; 2021-09-01..", Display: "List private link resources"}, k.links),
 			arm.Do(arm.Action{Name: "privateLinkResources/{name}", Method: "GET", Reads: true, Right: TypeName + "/privateLinkResources/read", API: "2019-12-01-preview..; 2021-09-01..", Display: "Get a private link resource"}, k.link),
+			tokens.Generate(o.Identity),
 			arm.Begin(arm.Action{Name: "importImage", Display: "Import an image"}, k.importImage),
 		},
 	}
@@ -156,7 +158,9 @@ func (k kind) listUsages(tx *arm.Tx, c arm.Call[arm.None]) (usages, error) {
 	if row.SKU == premium {
 		out.Value = append(out.Value, usage{"Geo-replications", -1, 1, "Count"}, usage{"IPRules", 200, int64(len(row.IPRules)), "Count"})
 	}
-	return out, nil
+	tokens, maps, err := k.o.Identity.CountRegistryTokens(tx.Meta(), row.ID)
+	out.Value = append(out.Value, usage{"ScopeMaps", 50000, maps, "Count"}, usage{"Tokens", 50000, tokens, "Count"})
+	return out, err
 }
 
 type linkList struct {
