@@ -29,6 +29,9 @@ const (
 	ping = "ping"
 )
 
+// Most is how many webhooks a registry of a SKU may have. Source: ACR, "Service tiers and limits".
+func Most(sku string) int { return map[string]int{"Basic": 2, "Standard": 10, "Premium": 500}[sku] }
+
 // Hook is a webhook. Its destination is not part of it: that is a secret.
 type Hook struct {
 	// ID is its identity, random and never used again; Registry is the identity of its registry.

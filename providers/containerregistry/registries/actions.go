@@ -12,6 +12,7 @@ import (
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/registry"
+	"github.com/embargo-registry/embargo/webhook"
 )
 
 // TypeName is the full name of the type.
@@ -152,7 +153,8 @@ func (k kind) listUsages(tx *arm.Tx, c arm.Call[arm.None]) (usages, error) {
 	if err != nil {
 		return usages{}, err
 	}
-	out := usages{[]usage{{"Size", included[row.SKU], size, "Bytes"}}}
+	hooks := len(tx.World().Children(c.ID, TypeName+"/webhooks"))
+	out := usages{[]usage{{"Size", included[row.SKU], size, "Bytes"}, {"Webhooks", int64(webhook.Most(row.SKU)), int64(hooks), "Count"}}}
 	if row.SKU == premium {
 		out.Value = append(out.Value, usage{"Geo-replications", -1, 1, "Count"}, usage{"IPRules", 200, int64(len(row.IPRules)), "Count"})
 	}
