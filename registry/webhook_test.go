@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -59,6 +60,10 @@ func listen(t *testing.T, w *world) *listener {
 		if p.Target.Tag != "" && p.Target.Tag == l.refuses.Load() {
 			status = 400
 		}
+		if r.URL.Path != "/" {
+			p.Action = "followed to " + r.URL.Path
+		}
+		rw.Header().Set("Location", "/elsewhere") // followed when the status says so
 		rw.WriteHeader(status)
 		l.got <- p
 	}))
@@ -253,4 +258,78 @@ func TestRefusedEventsHoldUpNothing(t *testing.T) {
 	if n := w.count("jobs"); n > 2 { // what is over is forgotten
 		t.Errorf("%d jobs are left", n)
 	}
+}
+
+// TestRedirectIsNotFollowed: an event goes where its webhook says, and not where the receiver sends it on to.
+func TestRedirectIsNotFollowed(t *testing.T) {
+	w := newWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")))
+	h, l := w.registry("one"), listen(t, w)
+	l.hook(t, h, "all", "", "push")
+	l.status.Store(http.StatusTemporaryRedirect)
+	h.image("app", "v1", "a")
+	l.deliver(t)
+	for range 2 {
+		if p := l.next(t); p.Action != "push" {
+			t.Errorf("the event was %s", p.Action)
+		}
+	}
+}
+
+// TestNoDestination: an event of a webhook whose secrets were lost is not sent, and says what to do; an event of a disabled one is not sent either.
+func TestNoDestination(t *testing.T) {
+	w := newWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")))
+	h, l := w.registry("one"), listen(t, w)
+	lost, off := l.hook(t, h, "lost", "", "push"), l.hook(t, h, "off", "", "push")
+	h.image("app", "v1", "a")
+	off.Enabled = false
+	err := w.db.Write(context.Background(), func(tx *meta.Tx) error {
+		if err := webhook.Put(tx, off); err != nil {
+			return err
+		}
+		return tx.DeleteSecret(webhook.SecretPrefix + lost.ID)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.image("app", "v2", "b") // of this one the disabled webhook does not hear at all
+	l.deliver(t)
+	l.until(t, "failed", 3)
+	for id, want := range map[string]string{lost.ID: "set serviceUri", off.ID: "was disabled"} {
+		var events []webhook.Sent
+		err := w.db.Read(context.Background(), func(tx *meta.Tx) (err error) { events, err = webhook.Events(tx, id); return err })
+		if err != nil || len(events) == 0 || events[0].Response == nil || !strings.Contains(events[0].Response.Content, want) {
+			t.Errorf("the events of %s: %v %+v", id, err, events)
+		}
+	}
+	if len(l.got) > 0 {
+		t.Errorf("something was sent: %+v", <-l.got)
+	}
+}
+
+// TestEventsAreBounded: what is over goes in time, or when there is too much of it.
+func TestEventsAreBounded(t *testing.T) {
+	var passed atomic.Int64
+	db := must[*meta.DB](t)(meta.Open(context.Background(), meta.Options{URL: metatest.URL(t, "sqlite"), Clock: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }}))
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := newWorld(t, db)
+	h, l := w.registry("one"), listen(t, w)
+	hook := l.hook(t, h, "all", "", "push")
+	ping := func(n int) {
+		t.Helper()
+		for range n { // each in its own transaction, so that each has its own time
+			if err := db.Write(context.Background(), func(tx *meta.Tx) error { _, err := webhook.Ping(tx, hook, ""); return err }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	l.deliver(t)
+	ping(3)
+	l.until(t, "delivered", 3)
+	passed.Add(int64(8 * 24 * time.Hour))
+	ping(1)
+	l.until(t, "delivered", 1)
 }

@@ -145,7 +145,9 @@ func (s *Service) send(ctx context.Context, p *pending, n Notice) (result, error
 	}
 	defer resp.Body.Close()
 	content, _ := io.ReadAll(io.LimitReader(resp.Body, answerLimit)) // the status has come: what follows is for people to read
-	sent.Version = fmt.Sprintf("%d.%d", resp.ProtoMajor, resp.ProtoMinor)
+	if resp.ProtoMajor >= 2 {
+		sent.Version = fmt.Sprintf("%d.%d", resp.ProtoMajor, resp.ProtoMinor)
+	}
 	r := result{request: sent, response: answered(resp, content)}
 	switch code := resp.StatusCode; {
 	case code >= 200 && code <= 299:
