@@ -136,6 +136,8 @@ type ClientOptions struct {
 	ServerNames map[string]string
 	// Socket sends every connection to this Unix socket instead.
 	Socket string
+	// MaxHeader bounds an answer's headers, in bytes; 0 is net/http's own limit.
+	MaxHeader int64
 }
 
 // Client is an HTTP client for the purpose. It follows at most five redirects, and only to destinations of the same rule.
@@ -159,12 +161,13 @@ func (d *Dialer) Client(p Purpose, o ClientOptions) *http.Client {
 				}
 				return connect(ctx, network, address)
 			},
-			TLSClientConfig:       &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
-			ForceAttemptHTTP2:     true,
-			MaxIdleConnsPerHost:   8,
-			IdleConnTimeout:       90 * time.Second,
-			TLSHandshakeTimeout:   10 * time.Second,
-			ExpectContinueTimeout: time.Second,
+			TLSClientConfig:        &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
+			MaxResponseHeaderBytes: o.MaxHeader,
+			ForceAttemptHTTP2:      true,
+			MaxIdleConnsPerHost:    8,
+			IdleConnTimeout:        90 * time.Second,
+			TLSHandshakeTimeout:    10 * time.Second,
+			ExpectContinueTimeout:  time.Second,
 		},
 	}
 }

@@ -32,12 +32,9 @@ const (
 )
 
 func (s *Service) client(p dial.Purpose) *http.Client {
-	c := s.o.Dial.Client(p, dial.ClientOptions{Roots: s.o.Roots, Timeout: attemptTime})
+	c := s.o.Dial.Client(p, dial.ClientOptions{Roots: s.o.Roots, Timeout: attemptTime, MaxHeader: 64 << 10})
 	// A redirect would take the event where nobody declared it to go: it is a refusal of the receiver.
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	if t, ok := c.Transport.(*http.Transport); ok {
-		t.MaxResponseHeaderBytes = 64 << 10
-	}
 	return c
 }
 
