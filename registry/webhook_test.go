@@ -28,6 +28,8 @@ type post struct {
 	Timestamp  time.Time
 	Target     struct{ Digest, Repository, Tag, Name, Version string }
 	Request    struct{ Method string }
+
+	answered int // the status that it was answered
 }
 
 // listener is a real receiver that answers what status says, and a webhook's service that may reach it.
@@ -60,6 +62,7 @@ func listen(t *testing.T, w *world) *listener {
 		if p.Target.Tag != "" && p.Target.Tag == l.refuses.Load() {
 			status = 400
 		}
+		p.answered = status
 		if r.URL.Path != "/" {
 			p.Action = "followed to " + r.URL.Path
 		}
@@ -221,7 +224,11 @@ func TestOutage(t *testing.T) {
 	seen := map[string]bool{}
 	var order []string
 	for len(order) < 2 {
-		if p := l.next(t); !seen[p.ID] {
+		p := l.next(t)
+		if p.answered != 200 && p.ID != first.ID {
+			t.Errorf("in the outage the receiver got %+v", p)
+		}
+		if !seen[p.ID] {
 			seen[p.ID] = true
 			order = append(order, p.Target.Tag)
 		}
