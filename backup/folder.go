@@ -4,6 +4,7 @@ package backup
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -93,7 +94,7 @@ func (f *Folder) readHeader() error {
 // openForWriting opens a folder, or makes it, and enters the key.
 func openForWriting(path, tenant string, k *Key) (*Folder, error) {
 	for _, dir := range []string{path, filepath.Join(path, "snapshots"), filepath.Join(path, "objects")} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := durable.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("the folder for backups: %w", err)
 		}
 	}
@@ -155,7 +156,7 @@ func (f *Folder) Close() error {
 // write makes a file below the folder: durable, and under its name only when it is whole.
 func (f *Folder) write(rel string, fill func(w io.Writer) error) error {
 	path := filepath.Join(f.path, rel)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
 	return durable.Write(path, 0o600, fill)
@@ -180,6 +181,10 @@ func (f *Folder) encrypt(rel string, to []age.Recipient, fill func(w io.Writer) 
 	})
 }
 
+// ErrForeign: the keys that the folder was opened with do not open a file of it.
+var ErrForeign = errors.New("it can't be opened with the keys given: it was encrypted to others, or by an installation key that was rotated since this one was copied. " +
+	"'embargo backup list' shows the backups that these keys open")
+
 // read opens an encrypted file. What is cut short or changed is an error of the reading.
 func (f *Folder) read(rel string, use func(r io.Reader) error) error {
 	file, err := os.Open(filepath.Join(f.path, rel))
@@ -192,7 +197,7 @@ func (f *Folder) read(rel string, use func(r io.Reader) error) error {
 	}
 	var foreign *age.NoIdentityMatchError
 	if errors.As(err, &foreign) {
-		err = fmt.Errorf("%s can't be opened with the keys given: it was encrypted to others", rel)
+		err = fmt.Errorf("%s: %w", rel, ErrForeign)
 	} else if err != nil {
 		err = fmt.Errorf("%s: %w", rel, err)
 	}
@@ -203,7 +208,11 @@ func (f *Folder) readObject(name string, use func(r io.Reader) error) error {
 	if !objectForm.MatchString(name) {
 		return fmt.Errorf("%q is no object's name", name)
 	}
-	return f.read(object(name), use)
+	err := f.read(object(name), use)
+	if err != nil && !errors.Is(err, ErrForeign) && !errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("%w. If the file is damaged, remove %s and back up again: what the folder lacks is copied anew", err, filepath.Join(f.path, object(name)))
+	}
+	return err
 }
 
 // Snapshots are the ids of the copies, oldest first.

@@ -68,6 +68,9 @@ func (t *taking) putChunk(kind string) func(plain []byte, lines int64) (chunk, e
 		if t.folder.has(c.Object) {
 			return c, nil
 		}
+		if err := t.from.DB.Read(t.ctx, t.ask); err != nil {
+			return c, err
+		}
 		t.count(int64(len(plain)))
 		return c, t.folder.encrypt(object(c.Object), t.to, func(w io.Writer) error {
 			z := gzip.NewWriter(w)

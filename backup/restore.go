@@ -131,6 +131,9 @@ type Target struct {
 // Restore puts a copy in place: content first, then the database in one transaction. Killed on the way, it can be run again. The installation comes up held unless its
 // policies' high-water marks show that the copy is as new as what was in force (egress.Gate.Reconcile).
 func (f *Folder) Restore(ctx context.Context, s Snapshot, to Target, tell func(Progress)) error {
+	if err := meta.Vacant(ctx, to.DB, s.Schema); err != nil { // before much is copied for nothing
+		return err
+	}
 	placer, err := blob.NewPlacer(to.Blobs)
 	if err != nil {
 		return err

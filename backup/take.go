@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -51,6 +52,7 @@ const (
 
 // taking is one backup under way.
 type taking struct {
+	ctx    context.Context // the run's
 	from   Source
 	run    registry.BackupRun
 	folder *Folder
@@ -74,7 +76,7 @@ func Take(ctx context.Context, from Source, w Wish, tell func(Progress)) (s Snap
 	names := slices.Clone(w.Recipients)
 	slices.Sort(names)
 	id := newID(from.Clock())
-	t := &taking{from: from, tell: tell, names: newNamer(from.Key, names), to: append([]age.Recipient{from.Key.identity.Recipient()}, further...), bytes: map[string]int64{},
+	t := &taking{ctx: ctx, from: from, tell: tell, names: newNamer(from.Key, names), to: append([]age.Recipient{from.Key.identity.Recipient()}, further...), bytes: map[string]int64{},
 		run: registry.BackupRun{ID: "backup:" + id, Where: "backup " + id, Sealed: len(further) == 0, Caller: w.Caller}}
 	if err := from.Registry.BeginBackup(ctx, t.run); err != nil {
 		return s, err
@@ -96,8 +98,15 @@ func Take(ctx context.Context, from Source, w Wish, tell func(Progress)) (s Snap
 	if err != nil {
 		return s, err
 	}
+	// The copy is of use to its recipients from here on.
+	if err := from.DB.Read(ctx, t.ask); err != nil {
+		return s, err
+	}
 	return s, t.folder.encrypt(filepath.Join("snapshots", id+".age"), t.to, func(w io.Writer) error { return json.NewEncoder(w).Encode(s) })
 }
+
+// ask asks the gate anew: the policies may have changed since the backup began.
+func (t *taking) ask(tx *meta.Tx) error { return t.from.Registry.AskBackup(tx, t.run) }
 
 // copy takes the database first and then the content that it names.
 func (t *taking) copy(ctx context.Context, s *Snapshot) error {
@@ -106,6 +115,9 @@ func (t *taking) copy(ctx context.Context, s *Snapshot) error {
 	}
 	t.phase("content", s.Objects, s.Bytes)
 	for _, c := range s.Content {
+		if err := t.from.DB.Read(ctx, t.ask); err != nil {
+			return err
+		}
 		if err := t.content(ctx, c); err != nil {
 			return err
 		}
@@ -127,7 +139,7 @@ func (t *taking) database(ctx context.Context, s *Snapshot) error {
 		last.Rows, last.Chunks = rows.total, rows.chunks
 		return err
 	}
-	schema, err := t.from.DB.Snapshot(ctx, func(head meta.Table) error {
+	schema, err := t.from.DB.Snapshot(ctx, t.ask, func(head meta.Table) error {
 		err := end()
 		s.Tables = append(s.Tables, table{Table: head})
 		rows = &chunker{put: t.putChunk("rows of " + head.Name)}
@@ -202,6 +214,9 @@ func (t *taking) one(ctx context.Context, h holding) error {
 		return nil
 	}
 	content, err := t.from.Registry.OpenBackup(ctx, t.run, h.Registry, h.Digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Internal, "The content %s, which a repository holds, is not on the disk any more: push it again, or delete what names it, and back up then.", h.Digest).Because(err)
+	}
 	if err != nil {
 		return err
 	}

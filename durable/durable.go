@@ -6,6 +6,7 @@ package durable
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -52,6 +53,23 @@ func write(path string, mode os.FileMode, place func(from, to string) error, fil
 		return err
 	}
 	return SyncDir(dir)
+}
+
+// MkdirAll makes a directory and those above it that are missing. When it returns nil, their names are on the disk.
+func MkdirAll(path string, mode os.FileMode) error {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return nil
+	}
+	above := filepath.Dir(path)
+	if above != path {
+		if err := MkdirAll(above, mode); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return SyncDir(above)
 }
 
 // SyncDir makes the names in a directory durable.

@@ -255,3 +255,23 @@ func TestHeldRegistrySendsNoEvent(t *testing.T) {
 		}
 	})
 }
+
+// A backup that others can open meets the policy of every registry: locking one stops what it reads of another.
+func TestR18FenceOfEveryRegistry(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		ask := egress.Ask{Route: egress.Backup, Registry: "id-one", Digest: content, Batch: "b", Caller: identity.Caller{ID: "x"}}
+		foreign := w.flow(ask)
+		ask.Sealed, ask.Batch = true, "c"
+		own := w.flow(ask)
+		if err := w.gate.Fence(t.Context(), "id-two", w.put("two", shut)); err != nil {
+			t.Fatal(err)
+		}
+		if err := foreign.Begin(t.Context()); !fault.Is(err, fault.ExportsDisabled) {
+			t.Errorf("a backup for others goes on: %v", err)
+		}
+		if err := own.Begin(t.Context()); err != nil {
+			t.Errorf("a backup for the installation's own key: %v", err)
+		}
+		own.End(0)
+	})
+}

@@ -58,7 +58,7 @@ func (gr Grant) Open(ctx context.Context, d name.Digest) (*Flow, error) {
 	case g.gate.clock().After(g.expires):
 		return nil, fault.New(fault.Denied, "The grant has expired. Ask again.")
 	}
-	w := g.gate.ward(g.ask.Registry)
+	w := g.gate.ward(g.ask.wardName())
 	f := &Flow{g: g, ward: w, epoch: g.epoch}
 	w.mu.Lock()
 	w.flows[f] = struct{}{}
@@ -80,13 +80,14 @@ func (f *Flow) Begin(ctx context.Context) error {
 	if !f.g.gate.live() {
 		return errStale()
 	}
+	asked := !f.g.ask.foreign()
 	for {
 		w.mu.Lock()
 		if f.refused != nil {
 			w.mu.Unlock()
 			return f.refused
 		}
-		if f.epoch >= w.epoch {
+		if asked && f.epoch >= w.epoch {
 			f.busy = true
 			w.mu.Unlock()
 			return nil
@@ -95,7 +96,21 @@ func (f *Flow) Begin(ctx context.Context) error {
 		if err := f.again(ctx); err != nil {
 			return err
 		}
+		asked = true
 	}
+}
+
+// foreignBackups is the ward of the readings of backups that others than the installation can open: the policy of every registry bears on them, so each window asks and
+// each fence visits them.
+const foreignBackups = ""
+
+func (a Ask) foreign() bool { return a.Route == Backup && !a.Sealed }
+
+func (a Ask) wardName() string {
+	if a.foreign() {
+		return foreignBackups
+	}
+	return a.Registry
 }
 
 // again judges the flow's wish anew because the registry's epoch has moved on.
@@ -219,7 +234,36 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 	if marked != nil {
 		marked = fault.New(fault.Unavailable, "The change is committed and in force, but its high-water mark could not be written, so an older copy of the database would not be known for one.").Because(marked)
 	}
-	return errors.Join(marked, g.settle(w, verdicts))
+	return errors.Join(marked, g.settle(w, verdicts), g.fenceBackups(ctx))
+}
+
+// fenceBackups stops the readings of backups that the policies now refuse.
+func (g *Gate) fenceBackups(ctx context.Context) error {
+	w := g.ward(foreignBackups)
+	w.mu.Lock()
+	flows := make([]*Flow, 0, len(w.flows))
+	for f := range w.flows {
+		flows = append(flows, f)
+	}
+	w.mu.Unlock()
+	if len(flows) == 0 {
+		return nil
+	}
+	verdicts := map[*Flow]error{}
+	err := g.db.Read(ctx, func(tx *meta.Tx) error {
+		clear(verdicts)
+		for _, f := range flows {
+			verdicts[f] = judgeBackup(tx, f.g.ask)
+		}
+		return nil
+	})
+	if err != nil {
+		for _, f := range flows {
+			verdicts[f] = fault.New(fault.Denied, "The registries' policies can't be read any more, so the backup is stopped.").Because(err)
+		}
+	}
+	g.stop(w, 0, verdicts, map[*network.Peer]error{})
+	return g.settle(w, verdicts)
 }
 
 // stop marks each flow with its verdict and resets the connections that are refused.

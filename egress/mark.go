@@ -23,6 +23,8 @@ import (
 // force. A deleted registry stays in it, so that a copy in which it still lives is known for older.
 type marks struct {
 	path string
+	// there says that the file was there when it was opened.
+	there bool
 
 	mu   sync.Mutex
 	seen map[string]mark
@@ -53,6 +55,7 @@ func openMarks(path string) (*marks, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.there = true
 	f := marksFile{Registries: m.seen}
 	if err := json.Unmarshal(b, &f); err != nil {
 		return nil, fmt.Errorf("the policy epochs in %s are damaged: %w. Put the file back from where it is kept; without it the installation can't tell an older copy of its database", path, err)
@@ -92,13 +95,15 @@ type Hold struct {
 const (
 	factRestored = "egress/restored"
 	factHold     = "egress/hold"
+	// factMarked says that marks of this database's policies were written: from then on, none is a sign.
+	factMarked = "egress/marked"
 )
 
-// Restored says in the transaction that fills a database that it is a copy: it is held at its first start unless the marks there show that it is as new as
-// what was in force.
+// Restored says in the transaction that fills a database that it is a copy: it is held at its first start. Marks of the same age prove nothing, for they may have been
+// copied with it.
 func Restored(tx *meta.Tx, backup string) error { return tx.SetInstallation(factRestored, backup) }
 
-// Reconcile compares the database with the marks before anything is served. A database that is older than they say, or a restored one that they do not know, is
+// Reconcile compares the database with the marks before anything is served. A database that is older than they say, one that was restored, or one whose marks are gone, is
 // held: each registry lets nothing out and has no public side until Confirm. Hold.Why is "" when nothing is held.
 func (g *Gate) Reconcile(ctx context.Context) (Hold, error) {
 	var hold Hold
@@ -144,7 +149,15 @@ func (g *Gate) Reconcile(ctx context.Context) (Hold, error) {
 		}
 		g.marks.mu.Unlock()
 	}
-	return hold, g.raiseAll(after)
+	if err := g.raiseAll(after); err != nil {
+		return hold, err
+	}
+	return hold, g.db.Write(ctx, func(tx *meta.Tx) error {
+		if _, err := tx.Installation(factMarked); !errors.Is(err, meta.ErrNotFound) {
+			return err
+		}
+		return tx.SetInstallation(factMarked, "true")
+	})
 }
 
 func (g *Gate) putHold(tx *meta.Tx, hold Hold) error {
@@ -172,17 +185,28 @@ func (g *Gate) older(tx *meta.Tx, rows []meta.RegistryRow) (string, error) {
 		}
 	}
 	for _, r := range rows {
-		seen, known := g.marks.seen[r.ID]
+		seen := g.marks.seen[r.ID]
 		switch {
 		case seen.Deleted:
 			return fmt.Sprintf("the database still has the registry '%s', which was deleted: it is an older copy", r.Name), nil
 		case seen.Epoch > r.Epoch:
 			return fmt.Sprintf("the policy of the registry '%s' stands at epoch %d in the database, and was at %d: the database is an older copy", r.Name, r.Epoch, seen.Epoch), nil
-		case restored && !known:
-			return fmt.Sprintf("the database was restored from the backup %s, and nothing here shows that no policy was tightened since", backup), nil
 		}
 	}
-	return "", nil
+	if len(rows) == 0 {
+		return "", nil
+	}
+	if restored {
+		return fmt.Sprintf("the database was restored from the backup %s, and policies may have been tightened since", backup), nil
+	}
+	_, err = tx.Installation(factMarked)
+	if errors.Is(err, meta.ErrNotFound) { // from before there were marks
+		return "", nil
+	}
+	if err == nil && !g.marks.there && g.marks.path != "" {
+		return fmt.Sprintf("the policies' high-water marks (%s) are gone, and nothing else shows that the database is the newest", g.marks.path), nil
+	}
+	return "", err
 }
 
 // held reads the hold there is.

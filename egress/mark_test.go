@@ -66,6 +66,14 @@ func (m *marked) put(id string) {
 	}
 }
 
+// forget loses the file of the marks.
+func (m *marked) forget() {
+	m.t.Helper()
+	if err := os.Remove(m.marks); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 func (m *marked) remove(id string, answered bool) {
 	m.t.Helper()
 	epoch := m.row(id).Epoch + 1
@@ -100,13 +108,16 @@ func TestReconcile(t *testing.T) {
 		"a deleted registry":         {func(m *marked) { m.remove("one", true); m.write(put("one", 1)) }, "'one', which was deleted"},
 		"a deleted one, far ahead":   {func(m *marked) { m.remove("one", true); m.write(put("one", 99)) }, "'one', which was deleted"},
 		"deleted by a killed server": {func(m *marked) { m.remove("one", false); m.start(); m.write(put("one", 1)) }, "'one', which was deleted"},
-		"restored, marks known":      {func(m *marked) { m.write(func(tx *meta.Tx) error { return egress.Restored(tx, "b1") }) }, ""},
-		"restored, marks unknown": {func(m *marked) {
+		"restored, marks as new":     {func(m *marked) { m.write(func(tx *meta.Tx) error { return egress.Restored(tx, "b1") }) }, "restored from the backup b1"},
+		"restored, marks gone": {func(m *marked) {
 			m.write(func(tx *meta.Tx) error { return egress.Restored(tx, "b1") })
-			if err := os.Remove(m.marks); err != nil {
-				m.t.Fatal(err)
-			}
+			m.forget()
 		}, "restored from the backup b1"},
+		"marks gone": {func(m *marked) { m.forget() }, "are gone"},
+		"from before there were marks": {func(m *marked) {
+			m.write(func(tx *meta.Tx) error { return tx.ForgetInstallation("egress/marked") })
+			m.forget()
+		}, ""},
 		"restored, older": {func(m *marked) {
 			m.put("one")
 			m.lower("one", 1)

@@ -29,9 +29,13 @@ type Column struct {
 var notCopied = []string{"goose_db_version", "nodes", "uploads"}
 
 // Snapshot hands over a copy: for each table its head, then its rows. A row's values are string, int64, bool or []byte by the kinds of the columns, and are
-// valid until the call returns. All is read in one transaction, so it is one instant's; also reads what else must be of that instant. It returns the schema's version.
-func (db *DB) Snapshot(ctx context.Context, head func(t Table) error, row func(values []any) error, also func(tx *Tx) error) (schema int64, err error) {
+// valid until the call returns. All is read in one transaction, so it is one instant's; before is asked first whether it may be, also reads what else must be of that
+// instant. It returns the schema's version.
+func (db *DB) Snapshot(ctx context.Context, before func(tx *Tx) error, head func(t Table) error, row func(values []any) error, also func(tx *Tx) error) (schema int64, err error) {
 	err = db.Read(ctx, func(tx *Tx) error {
+		if err := before(tx); err != nil {
+			return err
+		}
 		if err := tx.Row(`SELECT MAX(version_id) FROM goose_db_version`).Scan(&schema); err != nil {
 			return err
 		}
@@ -226,6 +230,16 @@ func Restore(ctx context.Context, o Options, schema int64, from Source, also fun
 		return err
 	}
 	return db.Close()
+}
+
+// Vacant finds out whether Restore could fill the database: it answers, holds nothing, and the copy is of no newer schema.
+func Vacant(ctx context.Context, o Options, schema int64) error {
+	found := errors.New("vacant")
+	err := Restore(ctx, o, schema, func(func(t Table, values []any) error) error { return found }, nil)
+	if errors.Is(err, found) {
+		return nil
+	}
+	return err
 }
 
 // empty refuses a database in which a table has a row.

@@ -27,7 +27,7 @@ func snapshot(t *testing.T, db *meta.DB) held {
 	var h held
 	var table meta.Table
 	var err error
-	h.schema, err = db.Snapshot(t.Context(), func(t meta.Table) error {
+	h.schema, err = db.Snapshot(t.Context(), nothing, func(t meta.Table) error {
 		table = t
 		h.lines = append(h.lines, fmt.Sprint(t))
 		return nil
@@ -162,7 +162,7 @@ func TestSnapshotIsOneInstant(t *testing.T) {
 		fillTables(t, db)
 		before := snapshot(t, db)
 		rows := 0
-		_, err := db.Snapshot(t.Context(), func(meta.Table) error { return nil }, func([]any) error {
+		_, err := db.Snapshot(t.Context(), nothing, func(meta.Table) error { return nil }, func([]any) error {
 			rows++
 			return db.Write(context.WithoutCancel(t.Context()), func(tx *meta.Tx) error {
 				return tx.SetInstallation(fmt.Sprintf("zzz-%d", rows), "written while the copy was taken")
@@ -172,7 +172,7 @@ func TestSnapshotIsOneInstant(t *testing.T) {
 			t.Errorf("%d rows were copied, %v; there were %d when it began", rows, err, len(before.put))
 		}
 		stop := errors.New("enough")
-		if _, err := db.Snapshot(t.Context(), func(meta.Table) error { return stop }, nil, nothing); !errors.Is(err, stop) {
+		if _, err := db.Snapshot(t.Context(), nothing, func(meta.Table) error { return stop }, nil, nothing); !errors.Is(err, stop) {
 			t.Errorf("a reader that wants no more: %v", err)
 		}
 	})

@@ -91,6 +91,9 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	return db, nil
 }
 
+// ShownURL is a database's URL as it may be shown: without user, password and options.
+func ShownURL(url string) string { return redact(url) }
+
 // redact keeps what may be a password out of messages: the part before the last @, and the options.
 func redact(url string) string {
 	scheme, rest, ok := strings.Cut(url, "://")

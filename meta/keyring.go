@@ -22,6 +22,8 @@ import (
 // Its file has a line a key, oldest first: <key id> <base64 of 32 bytes>. It is mode 0600 and lies outside the database.
 // It is safe for concurrent use.
 type Keyring struct {
+	turning sync.Mutex // held while a key is added
+
 	mu   sync.RWMutex
 	keys map[string]cipher.AEAD
 	last string
@@ -101,6 +103,8 @@ func ParseKeyring(text string) (*Keyring, error) {
 
 // Rotate adds a fresh key to the file, and then to the ring: it seals from then on. What older keys sealed stays readable.
 func (k *Keyring) Rotate(path string) error {
+	k.turning.Lock() // the next one begins with what this one has written
+	defer k.turning.Unlock()
 	old, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -119,6 +123,11 @@ func (k *Keyring) Rotate(path string) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	for id, key := range k.keys {
+		if _, there := next.keys[id]; !there {
+			next.keys[id] = key // whatever became of the file, what this key sealed stays readable as long as the process lives
+		}
+	}
 	k.keys, k.last = next.keys, next.last
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/embargo-registry/embargo/meta"
@@ -126,6 +127,39 @@ func TestNewKeyringFile(t *testing.T) {
 	_, err := meta.LoadKeyring(path + ".gone")
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path+".gone") {
 		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// Keys that are added at the same time are all kept, in the ring and in the file: what any of them sealed opens.
+func TestRotateAtOnce(t *testing.T) {
+	k, path := newKeyring(t)
+	var wg sync.WaitGroup
+	sealed := make([][]byte, 8)
+	for i := range sealed {
+		wg.Go(func() {
+			if err := k.Rotate(path); err != nil {
+				t.Error(err)
+			}
+			var err error
+			if sealed[i], err = k.Seal("ca", []byte("secret")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	again, err := meta.LoadKeyring(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range sealed {
+		for of, ring := range map[string]*meta.Keyring{"the ring": k, "the file": again} {
+			if plain, err := ring.Open("ca", s); err != nil || string(plain) != "secret" {
+				t.Errorf("%s lost the key of secret %d: %v", of, i, err)
+			}
+		}
+	}
+	if n := strings.Count(string(content(t, path)), "\n"); n != len(sealed)+1 {
+		t.Errorf("the file has %d keys", n)
 	}
 }
 

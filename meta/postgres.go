@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,6 +18,17 @@ import (
 
 // tries is how often a transaction that PostgreSQL could not order is run at the most.
 const tries = 12
+
+// CheckURL finds out whether a database's URL can be read; nothing is opened.
+func CheckURL(url string) error {
+	switch scheme, _, _ := strings.Cut(url, ":"); scheme {
+	case "postgres", "postgresql":
+		if _, err := pgx.ParseConfig(url); err != nil {
+			return fmt.Errorf("the database URL %s: %w", redact(url), err)
+		}
+	}
+	return nil
+}
 
 func (db *DB) openPostgres(o Options) error {
 	if o.Dial == nil {

@@ -69,6 +69,8 @@ type DoorOptions struct {
 	HeaderTimeout time.Duration
 	// IdleTimeout closes a kept-alive connection without requests (default 2 min).
 	IdleTimeout time.Duration
+	// RequestTimeout bounds a whole exchange. Zero bounds none: who serves paces it.
+	RequestTimeout time.Duration
 	// MaxHeaderBytes bounds a request's header (default 64 KiB).
 	MaxHeaderBytes int
 	// Limits are what may change while the door is open.
@@ -235,6 +237,8 @@ func (d *Door) Serve(h http.Handler) error {
 		TLSConfig:         d.o.TLS,
 		ReadHeaderTimeout: d.o.HeaderTimeout,
 		IdleTimeout:       d.o.IdleTimeout,
+		ReadTimeout:       d.o.RequestTimeout,
+		WriteTimeout:      d.o.RequestTimeout,
 		MaxHeaderBytes:    d.o.MaxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 128, SendPingTimeout: time.Minute, PingTimeout: 15 * time.Second, WriteByteTimeout: time.Minute},
 		ConnState:         d.settle,

@@ -44,7 +44,7 @@ func NewHosts(management []string, suffix string) (Hosts, error) {
 	}
 	for _, m := range management {
 		n := Normal(m)
-		if _, err := netip.ParseAddr(n); err != nil && !dnsName(n) {
+		if _, err := netip.ParseAddr(n); err != nil && !dnsName(n) || strings.ContainsAny(m, "/ @") {
 			return Hosts{}, fmt.Errorf("%q is neither a host name nor an IP address", m)
 		}
 		if t := h.Lookup(n); t.Role == RegistryHost || t.Role == DataHost {

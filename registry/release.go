@@ -203,6 +203,17 @@ func (s *Service) BeginBackup(ctx context.Context, b BackupRun) error {
 	return nil
 }
 
+// AskBackup asks again, of the instant of tx, whether a backup may take what every registry holds. A refusal is recorded and returned.
+func (s *Service) AskBackup(tx *meta.Tx, b BackupRun) error {
+	rows, err := tx.Registries()
+	for _, r := range rows {
+		if err == nil {
+			_, err = s.gate.Decide(tx, b.ask(r.ID, ""))
+		}
+	}
+	return err
+}
+
 // OpenBackup opens content of a registry for a backup (R18): the policy is asked again, of each digest.
 func (s *Service) OpenBackup(ctx context.Context, b BackupRun, registry string, d name.Digest) (oci.Content, error) {
 	grant, err := s.releaseBackup(ctx, b, registry, d)

@@ -86,11 +86,18 @@ func (a *adminSocket) serve(w http.ResponseWriter, r *http.Request) {
 	defer net500(w, r, a.log)
 	if err := a.route(w, r); err != nil {
 		f := fault.From(err)
-		if f.Status() >= 500 {
-			a.log.Error("administration request failed", "path", r.URL.Path, "error", err)
-		}
-		reply(w, f.Status(), map[string]any{"error": map[string]string{"code": f.Kind.ARM(), "message": f.Message}})
+		reply(w, f.Status(), map[string]any{"error": map[string]string{"code": f.Kind.ARM(), "message": a.told(r, f, err)}})
 	}
+}
+
+// told is what a fault tells; of one that is the server's own, the id under which the log has the cause.
+func (a *adminSocket) told(r *http.Request, f *fault.Fault, err error) string {
+	if f.Status() < 500 {
+		return f.Message
+	}
+	id := newID()
+	a.log.Error("administration request failed", "id", id, "path", r.URL.Path, "error", err)
+	return f.Message + " (id " + id + ")"
 }
 
 func (a *adminSocket) route(w http.ResponseWriter, r *http.Request) error {

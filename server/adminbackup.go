@@ -43,6 +43,9 @@ func (a *adminSocket) backup(w http.ResponseWriter, r *http.Request) error {
 	if !filepath.IsAbs(asked.To) {
 		return fault.New(fault.InvalidParameter, "The folder for backups must be an absolute path: %q.", clip(asked.To))
 	}
+	if rel, err := filepath.Rel(a.of.o.Data, asked.To); err == nil && !strings.HasPrefix(rel, "..") {
+		return fault.New(fault.InvalidParameter, "The folder for backups %q lies in the data directory: what is lost with the one would be lost with the other. Name another folder, on another disk.", clip(asked.To))
+	}
 	from, err := a.source(r.Context())
 	if err != nil {
 		return err
@@ -59,14 +62,13 @@ func (a *adminSocket) backup(w http.ResponseWriter, r *http.Request) error {
 	record := audit.Record{Kind: audit.Security, Action: "Embargo.Containment/backup/action", Outcome: audit.Succeeded, Reference: asked.To, Caller: c, Source: localSource(), Resource: "backups/" + snapshot.ID}
 	if err != nil {
 		f := fault.From(err)
-		a.log.Error("the backup failed", "to", asked.To, "error", err)
 		record.Outcome, record.Reason = audit.Failed, f.Message
 		a.rooms.audit.Note(record)
 		e := BackupEvent{}
 		e.Error = &struct {
 			Code    string `json:"code"`
 			Message string `json:"message"`
-		}{f.Kind.ARM(), f.Message}
+		}{f.Kind.ARM(), a.told(r, f, err)}
 		tell(e)
 		return nil
 	}

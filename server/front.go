@@ -32,12 +32,13 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	peer := f.door.Peer(r)
 	rec := &recorder{ResponseWriter: w, pace: pace{http.NewResponseController(w), f.limits.pace()}, streams: r.ProtoMajor > 1}
-	defer rec.writing() // the rest of net/http's buffer has time of its own
-	body := &paced{ReadCloser: r.Body, pace: rec.pace}
-	if r.Body != http.NoBody {
+	body := &paced{ReadCloser: r.Body, pace: rec.pace, ended: r.Body == http.NoBody}
+	if !body.ended {
 		r.Body = body
 	}
-	door := f.door.Zone().Door
+	rec.body = body
+	defer rec.begin() // the rest of net/http's buffer, and of the body, has time of its own
+	door := label(f.door.Zone())
 	f.metrics.inFlight.WithLabelValues(door).Inc()
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -157,6 +158,7 @@ func (f *front) note(rec *recorder, r *http.Request, peer *network.Peer, took ti
 type recorder struct {
 	http.ResponseWriter
 	pace
+	body    *paced
 	streams bool // HTTP/2
 	status  int
 	bytes   int64
@@ -202,6 +204,12 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *recorder) begin() {
 	w.writing()
+	if !w.body.ended && w.stall > 0 {
+		// net/http takes in the rest of a body that was not read before it sends the header, and the sending has its time after that.
+		now := time.Now()
+		_ = w.out.SetReadDeadline(now.Add(w.stall))
+		_ = w.out.SetWriteDeadline(now.Add(2 * w.stall))
+	}
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}

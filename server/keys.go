@@ -43,16 +43,18 @@ func (s *Server) openKeyring(ctx context.Context) error {
 		cause = fmt.Errorf("the installation key %s is not the one that sealed this database's secrets", s.o.InstallationKey)
 		fallthrough
 	case len(lost) > 0:
-		return &lostKeyError{cause, lost}
+		return &lostKeyError{s.o.Data, cause, lost}
 	case missing:
-		s.ring, err = meta.NewKeyring(s.o.InstallationKey)
-		return err
+		if s.ring, err = meta.NewKeyring(s.o.InstallationKey); err != nil {
+			return option("installationKey", "the new key %s can't be written: %w", s.o.InstallationKey, err)
+		}
 	}
 	return nil
 }
 
 // lostKeyError says what a missing key costs.
 type lostKeyError struct {
+	data  string
 	cause error
 	lost  []string
 }
@@ -62,7 +64,8 @@ func (e *lostKeyError) Error() string {
 	for _, l := range e.lost {
 		text += "\n  - " + l
 	}
-	return text + "\nIf the key is gone for good, 'embargo keys reset --accept-loss' removes them and makes a new key; content, policies, rights and principals stay."
+	return text + "\nIf the key is gone for good, 'embargo keys reset --accept-loss --data " + e.data + "' (with the same --config or --database as 'serve') removes them and makes a new key; " +
+		"content, policies, rights and principals stay."
 }
 
 // lost names what is sealed in the database and does not open with the ring; a nil ring opens nothing.
@@ -133,6 +136,9 @@ func (a *adminSocket) rotateKeys(w http.ResponseWriter, r *http.Request) error {
 
 // rotateInstallation adds a key to the file, durably, before anything is sealed by it; then it seals everything anew in one transaction.
 func (a *adminSocket) rotateInstallation(w http.ResponseWriter, r *http.Request, record func(tx *meta.Tx, what, key string) error) error {
+	// One rotation at a time: what a later one seals must not be sealed again by the key of an earlier one.
+	a.of.turning.Lock()
+	defer a.of.turning.Unlock()
 	ring := a.of.ring
 	if err := ring.Rotate(a.of.o.InstallationKey); err != nil {
 		return fault.New(fault.Internal, "The installation key's file could not be written: nothing was changed.").Because(err)
@@ -148,7 +154,7 @@ func (a *adminSocket) rotateInstallation(w http.ResponseWriter, r *http.Request,
 
 // rotateAuthority makes the next certificate authority, or puts it in use.
 func (a *adminSocket) rotateAuthority(w http.ResponseWriter, r *http.Request, finish bool, record func(tx *meta.Tx, what, key string) error) error {
-	turn, what, next := a.of.ca.Prepare, "prepareAuthority", "give ca.pem, which now has both authorities, to all clients; then run 'embargo keys rotate authority --finish'"
+	turn, what, next := a.of.ca.Prepare, "prepareAuthority", "give ca.pem, which now has both authorities, to all clients (on each machine, log in again: 'embargo login', 'embargo connect'); then run 'embargo keys rotate authority --finish'"
 	if finish {
 		turn, what, next = a.of.ca.Finish, "finishAuthority", "certificates are issued by the new authority; ca.pem has it alone"
 	}
@@ -174,6 +180,9 @@ func ResetKeys(ctx context.Context, o Options) (lost []string, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.dir.close()) }()
+	if err := s.databaseThere(); err != nil {
+		return nil, err
+	}
 	if err := s.openDatabase(ctx); err != nil {
 		return nil, err
 	}

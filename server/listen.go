@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/embargo-registry/embargo/network"
 )
@@ -19,6 +20,17 @@ const (
 	doorProxy  = "proxy"
 	doorAdmin  = "admin"
 )
+
+// is reports whether a listener is the one of that name. A private one never is: its door is named after its registry, which may have any name.
+func (w wanted) is(door string) bool { return w.registry == "" && w.door == door }
+
+// label names a door in the metrics.
+func label(z network.Zone) string {
+	if z.Kind == network.Private {
+		return "private/" + z.Door
+	}
+	return z.Door
+}
 
 // listener is a door with what answers there.
 type listener struct {
@@ -58,8 +70,7 @@ func (o *Options) wanted() (all []wanted, limits []network.Limits) {
 
 // doorOptions are a listener's. TLS is configured late: certificates need the database, the database's dialer must know the listeners, and both change.
 func (s *Server) doorOptions(w wanted, l network.Limits) network.DoorOptions {
-	o := network.DoorOptions{Log: s.log, Limits: l, Zone: network.Zone{Kind: network.Public, Door: w.door},
-		Refused: func(door, reason string) { s.metrics.refused.WithLabelValues(door, reason).Inc() }}
+	o := network.DoorOptions{Log: s.log, Limits: l, Zone: network.Zone{Kind: network.Public, Door: w.door}}
 	switch {
 	case w.registry != "":
 		o.Zone, o.Terminated = network.Zone{Kind: network.Private, Door: w.door, Registry: w.registry}, w.terminated
@@ -69,7 +80,11 @@ func (s *Server) doorOptions(w wanted, l network.Limits) network.DoorOptions {
 	case w.tls:
 		o.TLS = late(func() *tls.Config { return s.certificates.Load().public }, "h2", "http/1.1")
 	}
-	if w.door == doorProxy {
+	o.Refused = func(_, reason string) { s.metrics.refused.WithLabelValues(label(o.Zone), reason).Inc() }
+	if w.is(doorAdmin) {
+		o.RequestTimeout = 30 * time.Second
+	}
+	if w.is(doorProxy) {
 		o.Connect = func(host string) bool { return s.hosts.Lookup(host).Role != network.Foreign }
 	}
 	return o
@@ -122,7 +137,7 @@ func (s *Server) doorsNow() []*listener {
 
 // equip gives a listener what answers there.
 func (s *Server) equip(l *listener) {
-	if l.want.door == doorAdmin {
+	if l.want.is(doorAdmin) {
 		l.handler = s.rooms.ready
 		return
 	}

@@ -57,6 +57,8 @@ func newMetrics(version string) *metrics {
 	m.jobs = histogram("job_duration_seconds", "Attempts of jobs, by kind and the status that they ended with (Accepted: tried again).", []float64{.01, .1, 1, 10, 100, 1000}, "kind", "status")
 	m.database = histogram("database_transaction_duration_seconds", "Transactions, waiting included.", short, "op")
 	m.failures = counter("database_failures_total", "Transactions that the database failed, by op.", "op")
+	m.failures.WithLabelValues("read") // from zero on, so that the first failure is an increase
+	m.failures.WithLabelValues("write")
 	m.inFlight = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "embargo_http_requests_in_flight", Help: "Requests being answered."}, []string{"door"})
 	m.panics = prometheus.NewCounter(prometheus.CounterOpts{Name: "embargo_panics_total", Help: "Requests that were answered 500 because of a panic; the log has each."})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "embargo_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()}})
@@ -144,8 +146,12 @@ func (g gauges) Collect(out chan<- prometheus.Metric) {
 	for _, f := range findings {
 		gauge(descReady, truth(f.OK), f.Name)
 	}
+	open := map[string]int64{} // a registry may have several listeners
 	for _, l := range g.s.doorsNow() {
-		gauge(descConnections, float64(l.door.Open()), l.door.Zone().Door)
+		open[label(l.door.Zone())] += l.door.Open()
+	}
+	for door, n := range open {
+		gauge(descConnections, float64(n), door)
 	}
 	if free, total, err := diskSpace(g.s.o.Data); err == nil {
 		gauge(descDisk, float64(free), "free")

@@ -3,16 +3,20 @@
 package server
 
 import (
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/network"
 )
 
@@ -96,6 +100,19 @@ func Check(o Options) error {
 	if _, err := network.OpenFiles(o.Certificates, o.Clock, o.Log); err != nil {
 		return &OptionError{"certificates", err}
 	}
+	if _, err := acmeRoots(o.ACME); err != nil {
+		return err
+	}
+	if err := meta.CheckURL(o.Database); err != nil {
+		return &OptionError{"database", err}
+	}
+	for key, dir := range map[string]string{"installationKey": filepath.Dir(o.InstallationKey), "data": o.Data} {
+		if st, err := os.Stat(dir); err == nil && !st.IsDir() {
+			return option(key, "%s is no directory", dir)
+		} else if err != nil && key == "installationKey" && dir != o.Data {
+			return &OptionError{key, err}
+		}
+	}
 	for key, address := range map[string]string{"listen": o.Listen, "proxyListen": o.ProxyListen, "adminListen": o.AdminListen} {
 		if off(address) {
 			continue
@@ -108,6 +125,9 @@ func Check(o Options) error {
 		if err := bindable(l.Address); err != nil {
 			return option("privateListeners", "entry %d: %w", i+1, err)
 		}
+		if !registryName.MatchString(l.Registry) {
+			return option("privateListeners", "entry %d: %q is no name of a registry: it has 5 to 50 letters and digits", i+1, l.Registry)
+		}
 	}
 	taken := map[string]bool{}
 	all, _ := o.wanted()
@@ -118,6 +138,24 @@ func Check(o Options) error {
 		taken[w.address] = true
 	}
 	return nil
+}
+
+var registryName = regexp.MustCompile(`^[a-z0-9]{5,50}$`)
+
+// acmeRoots are the authorities that the ACME server's own certificate is checked by; nil: the system's.
+func acmeRoots(o network.ACME) (*x509.CertPool, error) {
+	if o.Roots == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(o.Roots)
+	if err != nil {
+		return nil, &OptionError{"acme", err}
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, option("acme", "%s holds no certificate", o.Roots)
+	}
+	return roots, nil
 }
 
 // bindable checks the form of an address to listen on.
@@ -137,7 +175,7 @@ func bindable(address string) error {
 
 // hosts are the names of the installation.
 func (o *Options) hosts() (network.Hosts, error) {
-	h, err := network.NewHosts(append(append([]string{}, o.Hosts...), "localhost", "127.0.0.1", "::1"), o.RegistrySuffix)
+	h, err := network.NewHosts(append(o.named(), "localhost", "127.0.0.1", "::1"), o.RegistrySuffix)
 	if err == nil {
 		return h, nil
 	}
@@ -145,6 +183,22 @@ func (o *Options) hosts() (network.Hosts, error) {
 		return h, &OptionError{"registrySuffix", err}
 	}
 	return h, &OptionError{"host", err}
+}
+
+// named are the names that were configured. Without any, an address that alone is listened on names the installation: nobody reaches it as localhost.
+func (o *Options) named() []string {
+	if len(o.Hosts) > 0 {
+		return slices.Clone(o.Hosts)
+	}
+	host, _, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		return nil
+	}
+	a, err := netip.ParseAddr(host)
+	if a = a.Unmap(); err != nil || a.IsUnspecified() || a == netip.AddrFrom4([4]byte{127, 0, 0, 1}) || a == netip.IPv6Loopback() {
+		return nil
+	}
+	return []string{a.WithZone("").String()}
 }
 
 // complete checks the options and fills in what is left out.

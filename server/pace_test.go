@@ -273,6 +273,32 @@ func TestMaxRequests(t *testing.T) {
 	}
 }
 
+// An answer does not wait for the rest of a body that nobody reads.
+func TestUnreadBodies(t *testing.T) {
+	for _, writes := range []bool{false, true} {
+		door, _ := paceDoor(t, Options{MaxRequests: 2, StallTimeout: 200 * time.Millisecond}, func(w http.ResponseWriter, _ *http.Request) {
+			if writes {
+				w.WriteHeader(http.StatusForbidden)
+				_, _ = io.WriteString(w, "no")
+			}
+		})
+		c, err := tls.Dial("tcp", door.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.WriteString(c, "PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nten bytes."); err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			t.Errorf("writes=%v: %v", writes, err)
+		} else if resp.StatusCode != 200 && !writes || resp.StatusCode != 403 && writes {
+			t.Errorf("writes=%v: %s", writes, resp.Status)
+		}
+		_ = c.Close()
+	}
+}
+
 // A kept-alive connection on which a body stalled does not poison what follows: it is closed.
 func TestStalledConnectionIsClosed(t *testing.T) {
 	ended := make(chan error, 1)

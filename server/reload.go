@@ -71,7 +71,7 @@ func (s *Server) Reload(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	// From here on nothing can fail.
+	// From here on nothing can be refused.
 	s.certificates.Store(certs)
 	s.limits.set(o)
 	s.o, s.listeners = o, next
@@ -97,7 +97,10 @@ func (s *Server) Reload(ctx context.Context, o Options) error {
 		l.door.Limit(limits[i])
 	}
 	s.log.Info("configuration reloaded", "listenersOpened", len(fresh), "listenersClosed", len(gone))
-	return s.announce()
+	if err := s.announce(); err != nil {
+		s.log.Error("the configuration is in force, but what is written for clients of this machine (credentials.json, listening.json) could not be brought up to date", "error", err)
+	}
+	return nil
 }
 
 // rearrange finds the listeners of the options: those that stay, and new ones, opened. An address that only changes what it serves is taken over, so that there is
@@ -138,7 +141,7 @@ func key(w wanted) string {
 	switch {
 	case w.registry != "":
 		return "privateListeners"
-	case w.door == doorPublic:
+	case w.is(doorPublic):
 		return "listen"
 	}
 	return w.door + "Listen"
@@ -150,7 +153,7 @@ func (s *Server) unchangeable(o Options) error {
 		key      string
 		was, now any
 	}{
-		{"data", s.o.Data, o.Data}, {"database", s.o.Database, o.Database}, {"host", s.o.Hosts, o.Hosts}, {"registrySuffix", s.o.RegistrySuffix, o.RegistrySuffix},
+		{"data", s.o.Data, o.Data}, {"database", s.o.Database, o.Database}, {"host", s.o.named(), o.named()}, {"registrySuffix", s.o.RegistrySuffix, o.RegistrySuffix},
 		{"locations", s.o.Locations, o.Locations}, {"installationKey", s.o.InstallationKey, o.InstallationKey}, {"acme", s.o.ACME, o.ACME}, {"webhooks", s.o.Webhooks, o.Webhooks},
 		{"minFreeDisk", s.o.MinFreeDisk, o.MinFreeDisk},
 	} {

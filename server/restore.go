@@ -3,6 +3,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,8 @@ type RestoreWish struct {
 type Restored struct {
 	Snapshot backup.Snapshot
 	Lost     []string
+	// Next is the command that starts it, without the password of a database.
+	Next string
 }
 
 // Restore puts a copy into an empty data directory and an empty database; a policy-epochs.json that is there is kept, and decides at the next start whether the copy is
@@ -44,7 +47,7 @@ func Restore(ctx context.Context, o Options, w RestoreWish, tell func(backup.Pro
 		return r, err
 	}
 	defer func() { err = errors.Join(err, s.dir.close()) }()
-	ring, err := s.bringKey(w)
+	ring, place, err := s.bringKey(w)
 	if err != nil {
 		return r, err
 	}
@@ -54,6 +57,9 @@ func Restore(ctx context.Context, o Options, w RestoreWish, tell func(backup.Pro
 			return r, err
 		}
 	}
+	if from, err := filepath.Abs(w.From); err == nil && (from == o.Data || strings.HasPrefix(from, o.Data+string(filepath.Separator))) {
+		return r, fmt.Errorf("the folder of backups %s lies in the data directory %s: name another --data", w.From, o.Data)
+	}
 	folder, err := backup.Open(w.From, ring, identities)
 	if err != nil {
 		return r, err
@@ -62,10 +68,17 @@ func Restore(ctx context.Context, o Options, w RestoreWish, tell func(backup.Pro
 	if r.Snapshot, err = folder.Snapshot(w.Snapshot); err != nil {
 		return r, err
 	}
+	if err := place(); err != nil { // it has opened the backup
+		return r, err
+	}
 	if err := s.restoreDatabase(ctx, folder, r.Snapshot, tell); err != nil {
 		return r, err
 	}
 	// The records that a lost stretch of time had are not numbered again: the installation goes on as another node.
+	r.Next = "embargo serve --data " + s.o.Data
+	if !strings.HasPrefix(s.o.Database, "sqlite:") {
+		r.Next += " --database " + meta.ShownURL(s.o.Database)
+	}
 	if err := os.Remove(s.dir.file("node")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return r, err
 	}
@@ -77,28 +90,32 @@ func Restore(ctx context.Context, o Options, w RestoreWish, tell func(backup.Pro
 	return r, err
 }
 
-// bringKey finds the installation key: the one in place, else the one that the wish names, which is copied into place. Without either it gives nil.
-func (s *Server) bringKey(w RestoreWish) (*meta.Keyring, error) {
-	_, err := os.Stat(s.o.InstallationKey)
-	switch {
-	case err == nil:
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, err
-	case w.Key == "":
-		return nil, nil
-	default:
-		text, err := os.ReadFile(w.Key)
-		if err != nil {
-			return nil, fmt.Errorf("the installation key: %w", err)
-		}
-		if _, err := meta.ParseKeyring(string(text)); err != nil {
-			return nil, fmt.Errorf("%s: %w", w.Key, err)
-		}
-		if err := durable.WriteFile(s.o.InstallationKey, text, 0o600); err != nil {
-			return nil, err
-		}
+// bringKey finds the installation key: the one in place, else the one that the wish names, which place copies into place. Without either it gives nil. Two that differ are
+// refused: nobody could tell which one was tried.
+func (s *Server) bringKey(w RestoreWish) (ring *meta.Keyring, place func() error, err error) {
+	place = func() error { return nil }
+	there, err := os.ReadFile(s.o.InstallationKey)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
 	}
-	return meta.LoadKeyring(s.o.InstallationKey)
+	if w.Key == "" {
+		if err != nil {
+			return nil, place, nil
+		}
+		ring, err = meta.LoadKeyring(s.o.InstallationKey)
+		return ring, place, err
+	}
+	text, readErr := os.ReadFile(w.Key)
+	if readErr != nil {
+		return nil, nil, fmt.Errorf("the installation key: %w", readErr)
+	}
+	if err == nil && !bytes.Equal(there, text) {
+		return nil, nil, fmt.Errorf("%s is there already and is another key than %s: move it away, or leave out --key-file", s.o.InstallationKey, w.Key)
+	}
+	if ring, err = meta.ParseKeyring(string(text)); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", w.Key, err)
+	}
+	return ring, func() error { return durable.WriteFile(s.o.InstallationKey, text, 0o600) }, nil
 }
 
 // restoreDatabase fills the database. One of SQLite is filled beside its place and takes it when it is whole.
@@ -114,6 +131,9 @@ func (s *Server) restoreDatabase(ctx context.Context, folder *backup.Folder, sna
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(fmt.Errorf("%s exists already, and nothing is restored over something: name another --data, or move it away", path), err)
+	}
+	if err := stray(path); err != nil {
+		return err
 	}
 	filling := path + ".restoring"
 	for _, old := range []string{filling, filling + "-wal", filling + "-shm"} {

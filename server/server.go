@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -48,6 +49,7 @@ type Server struct {
 	rooms        *rooms
 
 	// mu guards what Reload changes: o, listeners, welcome, and start, which is nil while nothing is served.
+	turning   sync.Mutex // held while the installation key is rotated
 	mu        sync.Mutex
 	listeners []*listener
 	welcome   Welcome
@@ -116,6 +118,9 @@ func (s *Server) open(ctx context.Context) error {
 	if err := s.openDatabase(ctx); err != nil {
 		return err
 	}
+	if err := s.known(ctx); err != nil {
+		return err
+	}
 	if err := s.openKeyring(ctx); err != nil {
 		return err
 	}
@@ -159,10 +164,61 @@ func (s *Server) reconcile(ctx context.Context) error {
 	return err
 }
 
+// databaseThere refuses a SQLite database that does not exist.
+func (s *Server) databaseThere() error {
+	path, file := strings.CutPrefix(s.o.Database, "sqlite:")
+	if _, err := os.Stat(path); file && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no database %s: name the data directory with --data, or the database with --database", path)
+	}
+	return nil
+}
+
+// known refuses to begin an installation where there was one: its database is missing, or another one is configured. What an installation leaves here is written after
+// its database has begun.
+func (s *Server) known(ctx context.Context) error {
+	var tenant string
+	err := s.db.Read(ctx, func(tx *meta.Tx) error {
+		var err error
+		tenant, err = tx.Installation("tenant")
+		return err
+	})
+	if err != nil && !errors.Is(err, meta.ErrNotFound) {
+		return err
+	}
+	c, err := s.dir.readCredentials()
+	if err != nil || c.TenantID == "" || c.TenantID == tenant {
+		return err
+	}
+	holds := "is empty"
+	if tenant != "" {
+		holds = "is of the tenant " + tenant
+	}
+	return fmt.Errorf("the data directory %s belongs to the installation of the tenant %s, and the database %s %s: nothing was begun. Put that installation's database back, restore a backup "+
+		"('embargo restore'), name its database (--database), or begin another installation in another directory", s.o.Data, c.TenantID, meta.ShownURL(s.o.Database), holds)
+}
+
+// stray refuses to begin a SQLite database beside the log of another one: SQLite would take the one for the other's.
+func stray(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, end := range []string{"-wal", "-shm", "-journal"} {
+		if _, err := os.Stat(path + end); !errors.Is(err, fs.ErrNotExist) {
+			return errors.Join(fmt.Errorf("%s is there without its database %s: it belongs to one that was moved without it. Move it to that one's side", path+end, path), err)
+		}
+	}
+	return nil
+}
+
 func (s *Server) openDatabase(ctx context.Context) error {
 	d, err := s.dialer()
 	if err != nil {
 		return err
+	}
+	if path, file := strings.CutPrefix(s.o.Database, "sqlite:"); file {
+		if err := stray(path); err != nil {
+			return err
+		}
 	}
 	s.db, err = meta.Open(ctx, meta.Options{URL: s.o.Database, Clock: s.o.Clock, Log: s.log, Dial: d.Func(dial.PostgreSQL), Watch: s.metrics.transaction})
 	if err != nil {
@@ -209,14 +265,8 @@ func (s *Server) openACME() error {
 		return err
 	}
 	var roots *x509.CertPool
-	if o.Roots != "" {
-		pem, err := os.ReadFile(o.Roots)
-		if err != nil {
-			return &OptionError{"acme", err}
-		}
-		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(pem) {
-			return option("acme", "%s holds no certificate", o.Roots)
-		}
+	if roots, err = acmeRoots(o); err != nil {
+		return err
 	}
 	exists := func(ctx context.Context, registry string) (bool, error) {
 		err := s.db.Read(ctx, func(tx *meta.Tx) error {
@@ -331,13 +381,13 @@ func (s *Server) drain(ctx context.Context) []error {
 	errs := make([]error, len(doors))
 	var wg sync.WaitGroup
 	for i, l := range doors {
-		if l.want.door != doorAdmin {
+		if !l.want.is(doorAdmin) {
 			wg.Go(func() { errs[i] = l.door.Shutdown(ctx) })
 		}
 	}
 	wg.Wait()
 	for i, l := range doors {
-		if l.want.door == doorAdmin {
+		if l.want.is(doorAdmin) {
 			errs[i] = l.door.Shutdown(ctx)
 		}
 	}

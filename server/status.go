@@ -25,8 +25,8 @@ type Status struct {
 	DiskTotal       uint64               `json:"diskTotalBytes"`
 	Database        string               `json:"database"`
 	Schema          int64                `json:"schema"`
-	Registries      int                  `json:"registries"`
-	ExportsDisabled int                  `json:"exportsDisabled"`
+	Registries      *int                 `json:"registries"`      // null when the database does not answer
+	ExportsDisabled *int                 `json:"exportsDisabled"` // the same
 	Hold            *egress.Hold         `json:"hold,omitempty"`
 	Jobs            map[job.Status]int64 `json:"jobs"`
 	AuthorityUntil  time.Time            `json:"authorityUntil"`
@@ -53,7 +53,8 @@ func (a *adminSocket) status(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if held, err := s.stock(r.Context()); err == nil { // else the checks say that the database does not answer
-		st.Registries, st.ExportsDisabled, st.Jobs = held.enabled+held.disabled, held.disabled, held.jobs
+		all := held.enabled + held.disabled
+		st.Registries, st.ExportsDisabled, st.Jobs = &all, &held.disabled, held.jobs
 		if held.hold.Why != "" {
 			st.Hold = &held.hold
 		}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -110,7 +111,10 @@ func (f *folderFlags) open() (*backup.Folder, error) {
 	var identities []age.Identity
 	var err error
 	if key != "" {
-		if ring, err = meta.LoadKeyring(key); err != nil {
+		if ring, err = meta.LoadKeyring(key); errors.Is(err, fs.ErrNotExist) && f.key == "" {
+			return nil, fmt.Errorf("there is no installation key in the data directory %s: name the directory with --data, the key's file with --installation-key, or a further recipient's key with --identity", f.data)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -142,8 +146,13 @@ func backupListCommand() *cobra.Command {
 			return err
 		}
 		all := []any{}
+		var foreign []string
 		for _, id := range ids {
 			s, err := folder.Snapshot(id)
+			if errors.Is(err, backup.ErrForeign) {
+				foreign = append(foreign, id)
+				continue
+			}
 			if err != nil {
 				return err
 			}
@@ -151,6 +160,9 @@ func backupListCommand() *cobra.Command {
 		}
 		if p.format == "table" && p.query == "" {
 			p.query = "[].{backup:id,taken:taken,version:version,objects:objects,bytes:bytes,sealed:sealed}"
+		}
+		if len(foreign) > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "Not listed, because the keys given do not open them (was the installation key rotated since it was copied?): %s\n", strings.Join(foreign, ", "))
 		}
 		return p.write(cmd, all)
 	}
@@ -259,7 +271,7 @@ func restoreCommand() *cobra.Command {
 		if len(done.Lost) > 0 {
 			fmt.Fprintf(cmd.OutOrStdout(), "\nThe installation key that sealed these is not here:\n  - %s\nPut it in place before 'embargo serve', or give them up with 'embargo keys reset --accept-loss'.\n", strings.Join(done.Lost, "\n  - "))
 		}
-		fmt.Fprintln(cmd.OutOrStdout(), "\nStart it with 'embargo serve'. If it comes up held, an owner logs in and runs 'embargo restore confirm'.")
+		fmt.Fprintln(cmd.OutOrStdout(), "\nStart it with '"+done.Next+"'. It comes up held: nothing is exported until an owner logs in and runs 'embargo restore confirm'.")
 		return nil
 	}
 	c.AddCommand(confirmCommand())

@@ -83,7 +83,11 @@ func tell(w io.Writer, st server.Status) error {
 	}
 	line("Data", "%s, %s free of %s", st.Data, size(int64(st.DiskFree)), size(int64(st.DiskTotal)))
 	line("Database", "%s, schema %d", st.Database, st.Schema)
-	line("Registries", "%d, of which %d have exports disabled", st.Registries, st.ExportsDisabled)
+	if st.Registries == nil {
+		line("Registries", "not known: the database does not answer")
+	} else {
+		line("Registries", "%d, of which %d have exports disabled", *st.Registries, *st.ExportsDisabled)
+	}
 	if st.Hold != nil {
 		line("HELD", "since %s: %s.", st.Hold.Since.Format(time.RFC3339), st.Hold.Why)
 		line("", "Nothing is exported and the public side is shut until an owner runs 'embargo restore confirm'.")

@@ -6,11 +6,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"filippo.io/age"
@@ -72,6 +74,60 @@ func TestR18BackupIsSealed(t *testing.T) {
 			s.Recorded(t.Context(), "a backup that was "+outcome, func(r map[string]any) bool {
 				return r["route"] == "R18" && r["outcome"] == outcome && strings.Contains(r["resource"].(string), "registries/")
 			})
+		}
+	})
+}
+
+// A backup to somebody else's key that is under way when exports are disabled ends there, and is not listed.
+func TestR18FlipDuringABackup(t *testing.T) {
+	instance.Each(t, "", func(t *testing.T, s *instance.Server) {
+		other, err := age.GenerateX25519Identity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.CreateRegistry(instance.Closed, nil)
+		if _, err := s.PushImage(instance.Closed, "app", "v1", []byte("layer")); err != nil {
+			t.Fatal(err)
+		}
+		folder := filepath.Join(t.TempDir(), "backups")
+		take := []string{"backup", "--data", s.Data, "--to", folder, "--recipient", other.Recipient().String()}
+		must(t, s, take...)
+		before := objects(t, folder)
+		// The backup stops at its first file, after it was allowed, until somebody writes into it.
+		header := filepath.Join(folder, "embargo-backup.json")
+		text, err := os.ReadFile(header)
+		if err == nil {
+			err = errors.Join(os.Remove(header), syscall.Mkfifo(header, 0o600))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan string, 1)
+		go func() {
+			_, errs, err := s.Run(t.Context(), take...)
+			ended <- fmt.Sprint(err, errs)
+		}()
+		pipe, err := os.OpenFile(header, os.O_WRONLY, 0) // it waits for the reader
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := s.Lock(instance.Closed); a.Status != http.StatusOK {
+			t.Fatalf("locking: %d %s", a.Status, a.Body)
+		}
+		if _, err := pipe.Write(text); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Remove(header), os.WriteFile(header, text, 0o600), pipe.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-ended; !strings.Contains(got, "has exports disabled") {
+			t.Errorf("the backup ended with %s", got)
+		}
+		if after := objects(t, folder); len(after) != len(before) {
+			t.Errorf("%d objects were written after the flip", len(after)-len(before))
+		}
+		if files, err := os.ReadDir(filepath.Join(folder, "snapshots")); err != nil || len(files) != 1 {
+			t.Errorf("%d backups are listed: %v", len(files), err)
 		}
 	})
 }
@@ -197,7 +253,7 @@ func TestDamagedBackup(t *testing.T) {
 	fails(t, s, "in use by another instance", "restore", "--from", folder, "--data", s.Data)
 }
 
-// A restore that is brought the newest marks, and is as new as they are, is not held; on the same marks an older backup is.
+// A restored copy is held whatever marks are brought along: they may be as old as it is. Those that are newer than it say so.
 func TestRestoreBesideItsMarks(t *testing.T) {
 	for _, kind := range metatest.Kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -220,7 +276,7 @@ func TestRestoreBesideItsMarks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for folder, held := range map[string]bool{older: true, newer: false} {
+			for folder, why := range map[string]string{older: "is an older copy", newer: "was restored from the backup"} {
 				data := filepath.Join(t.TempDir(), "data")
 				if err := errors.Join(os.Mkdir(data, 0o700), os.WriteFile(filepath.Join(data, "policy-epochs.json"), marks, 0o600)); err != nil {
 					t.Fatal(err)
@@ -235,8 +291,11 @@ func TestRestoreBesideItsMarks(t *testing.T) {
 				r := instance.At(t, data, database, "")
 				r.Start()
 				r.ClientSecret = s.ClientSecret
-				if a := r.Import(instance.Closed, instance.J{"resourceId": r.RegistryID(instance.Open), "sourceImage": "app:v1"}, "copy:v1"); (a.Status != http.StatusOK) != held {
-					t.Errorf("held: want %v; importing answers %d %s", held, a.Status, a.Body)
+				if a := r.Import(instance.Closed, instance.J{"resourceId": r.RegistryID(instance.Open), "sourceImage": "app:v1"}, "copy:v1"); a.Status == http.StatusOK {
+					t.Errorf("a restored copy is not held: importing answers %d %s", a.Status, a.Body)
+				}
+				if out := must(t, r, "status", "--data", r.Data); !strings.Contains(out, why) {
+					t.Errorf("why it is held: want %q in\n%s", why, out)
 				}
 				if err := r.Stop(); err != nil {
 					t.Error(err)

@@ -209,6 +209,16 @@ func TestOlderCopyIsHeld(t *testing.T) {
 	s.Start()
 	s.ClientSecret = secret
 	shut(t, s)
+	// What a held registry shows is not made its own by a client that reads, changes a tag and writes.
+	doc := s.ARM(http.MethodGet, s.RegistryID(instance.Open)+instance.Version, nil)
+	var whole map[string]any
+	if err := json.Unmarshal(doc.Body, &whole); err != nil {
+		t.Fatal(err)
+	}
+	whole["tags"] = instance.J{"x": "y"}
+	if a := s.ARM(http.MethodPut, s.RegistryID(instance.Open)+instance.Version, whole); a.Status != http.StatusConflict || !strings.Contains(string(a.Body), "embargo restore confirm") {
+		t.Errorf("what is shown while it is held was written back: %d %s", a.Status, a.Body)
+	}
 	if err := s.Stop(); err != nil { // a restart does not end it
 		t.Fatal(err)
 	}

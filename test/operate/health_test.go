@@ -124,15 +124,15 @@ func TestMetrics(t *testing.T) {
 				return s.Do(http.MethodGet, inside+"/v2/app/blobs/"+instance.Digest(layer), nil, "Authorization", "Bearer "+token)
 			}, 200, []counted{
 				{"embargo_decisions_total", []string{`route="R1"`, `outcome="completed"`}, 1},
-				{"embargo_http_requests_total", []string{`door="` + instance.Closed + `"`, `side="data"`, `method="GET"`, `status="200"`}, 1},
-				{"embargo_http_bytes_total", []string{`door="` + instance.Closed + `"`, `direction="sent"`}, float64(len(layer))},
+				{"embargo_http_requests_total", []string{`door="private/` + instance.Closed + `"`, `side="data"`, `method="GET"`, `status="200"`}, 1},
+				{"embargo_http_bytes_total", []string{`door="private/` + instance.Closed + `"`, `direction="sent"`}, float64(len(layer))},
 			}},
 			"an import by another registry": {func() (instance.Answer, error) {
 				return s.Import(instance.Open, instance.J{"resourceId": s.RegistryID(instance.Closed), "sourceImage": "app:v1"}, "stolen:v1"), nil
 			}, 400, []counted{{"embargo_decisions_total", []string{`route="R4"`, `outcome="refused"`}, 1}}},
 			"words of the client": {func() (instance.Answer, error) {
 				return s.Do("CANARY", inside+"/v2/canary/tags/list?canary=canary", nil, "User-Agent", "canary", "X-Ms-Client-Request-Id", "canary")
-			}, 405, []counted{{"embargo_http_requests_total", []string{`door="` + instance.Closed + `"`, `method="other"`}, 1}}},
+			}, 405, []counted{{"embargo_http_requests_total", []string{`door="private/` + instance.Closed + `"`, `method="other"`}, 1}}},
 		} {
 			before := make([]float64, len(c.metrics))
 			for i, m := range c.metrics {
@@ -202,6 +202,42 @@ func TestAdminListenerIsApart(t *testing.T) {
 	if err == nil || !strings.Contains(errs, "--admin-listen") || !strings.Contains(errs, "adminAnywhere") {
 		t.Errorf("an administrator's listener for everybody: %v %s%s", err, out, errs)
 	}
+}
+
+// A registry may be called like one of the installation's own doors, and may have several listeners: each serves the registry, and the metrics count them together.
+func TestPrivateListenersOfAnyName(t *testing.T) {
+	var entries []string
+	at := map[string][]string{}
+	for _, registry := range []string{"admin", "proxy", "public", "admin"} {
+		address := instance.FreePort(t)
+		entries, at[registry] = append(entries, entry(address, registry)), append(at[registry], address)
+	}
+	s := instance.New(t, "sqlite", listeners(entries...))
+	for registry, addresses := range at {
+		s.CreateRegistry(registry, nil)
+		for _, address := range addresses {
+			dialIn(t, "127.0.0.1", address) // it is challenged by the registry
+		}
+		if n := sum(t, s, "embargo_connections", `door="private/`+registry+`"`); n != float64(len(addresses)) {
+			t.Errorf("%v connections of %s are counted", n, registry)
+		}
+	}
+	for _, address := range at["admin"] {
+		if a, err := s.Do(http.MethodGet, "http://"+address+"/metrics", nil); err != nil || a.Status != 404 {
+			t.Errorf("/metrics of the registry admin: %v %d", err, a.Status)
+		}
+	}
+}
+
+// Where one address alone is listened on, the installation is named by it: what the server prints can be reached.
+func TestNamedByItsAddress(t *testing.T) {
+	s := instance.At(t, t.TempDir()+"/data", "", "")
+	s.Listen = "127.0.0.77:0"
+	s.Start()
+	if !strings.HasPrefix(s.ResourceManager, "https://127.0.0.77:") || s.Token() == "" {
+		t.Errorf("the resource manager is %s", s.ResourceManager)
+	}
+	fails(t, s, "lies in the data directory", "backup", "--data", s.Data, "--to", s.Data+"/backups")
 }
 
 // cable is a TCP connection to a database that can be cut and mended.

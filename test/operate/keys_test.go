@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/embargo-registry/embargo/test/instance"
@@ -65,6 +66,92 @@ func TestRotateKeys(t *testing.T) {
 		}
 		fails(t, s, "none of signing", "keys", "rotate", "everything", "--data", s.Data)
 	})
+}
+
+// Rotations at the same time lose no key.
+func TestRotateInstallationAtOnce(t *testing.T) {
+	s := instance.New(t, "sqlite", "")
+	s.CreateRegistry(instance.Open, instance.J{"adminUserEnabled": true})
+	var all sync.WaitGroup
+	for range 6 {
+		all.Go(func() {
+			if _, errs, err := s.Run(t.Context(), "keys", "rotate", "installation", "--data", s.Data); err != nil {
+				t.Errorf("%v %s", err, errs)
+			}
+		})
+	}
+	all.Wait()
+	must(t, s, "backup", "--data", s.Data, "--to", filepath.Join(t.TempDir(), "backups"))
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	if a := s.ARM(http.MethodPost, s.RegistryID(instance.Open)+"/listCredentials"+instance.Version, nil); a.Status != http.StatusOK {
+		t.Errorf("the admin passwords: %d %s", a.Status, a.Body)
+	}
+}
+
+// An installation is not begun anew where there was one, nor a database beside the log of another.
+func TestNotBegunAnew(t *testing.T) {
+	s := instance.New(t, "sqlite", "")
+	s.CreateRegistry(instance.Open, nil)
+	folder := filepath.Join(t.TempDir(), "backups")
+	must(t, s, "backup", "--data", s.Data, "--to", folder)
+	s.CreateRegistry(instance.Closed, nil)
+	s.Kill()
+	database := filepath.Join(s.Data, "embargo.db")
+	if _, err := os.Stat(database + "-wal"); err != nil {
+		t.Fatal("a killed server leaves a log:", err)
+	}
+	credentials, err := os.ReadFile(filepath.Join(s.Data, "credentials.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(database, database+".old"); err != nil {
+		t.Fatal(err)
+	}
+	fails(t, s, "embargo.db-wal is there without its database", "restore", "--from", folder, "--data", s.Data)
+	if err := s.TryStart(); err == nil || !strings.Contains(s.Log(), "embargo.db-wal is there without its database") {
+		t.Errorf("beside the log of another database: %v", err)
+	}
+	for _, end := range []string{"-wal", "-shm"} {
+		if err := os.Rename(database+end, database+".old"+end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.TryStart(); err == nil || !strings.Contains(s.Log(), "belongs to the installation of the tenant "+s.TenantID) {
+		t.Errorf("where there was an installation: %v\n%s", err, s.Log())
+	}
+	if now, err := os.ReadFile(filepath.Join(s.Data, "credentials.json")); err != nil || string(now) != string(credentials) {
+		t.Errorf("the credentials were changed: %v", err)
+	}
+	if err := os.Remove(database); err != nil { // empty: the refused start has made it
+		t.Fatal(err)
+	}
+	must(t, s, "restore", "--from", folder, "--data", s.Data)
+	s.Start()
+	if a := s.ARM(http.MethodGet, s.RegistryID(instance.Open)+instance.Version, nil); a.Status != http.StatusOK {
+		t.Errorf("what was restored: %d %s", a.Status, a.Body)
+	}
+	if a := s.ARM(http.MethodGet, s.RegistryID(instance.Closed)+instance.Version, nil); a.Status != http.StatusNotFound {
+		t.Errorf("what came after the backup: %d %s", a.Status, a.Body)
+	}
+}
+
+// A key that does not open the backup is not left behind, and of two that differ none is tried in silence.
+func TestRestoreWithAWrongKey(t *testing.T) {
+	s := instance.New(t, "sqlite", "")
+	folder := filepath.Join(t.TempDir(), "backups")
+	must(t, s, "backup", "--data", s.Data, "--to", folder)
+	other := instance.New(t, "sqlite", "")
+	right, wrong := filepath.Join(s.Data, "installation.key"), filepath.Join(other.Data, "installation.key")
+	data := filepath.Join(t.TempDir(), "data")
+	fails(t, s, "not here", "restore", "--from", folder, "--data", data, "--key-file", wrong)
+	if _, err := os.Stat(filepath.Join(data, "installation.key")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a wrong key was left behind: %v", err)
+	}
+	must(t, s, "restore", "--from", folder, "--data", data, "--key-file", right)
+	fails(t, s, "is another key than", "restore", "--from", folder, "--data", data, "--key-file", wrong)
 }
 
 // trusting is a client of the resource manager that trusts the PEM text alone.

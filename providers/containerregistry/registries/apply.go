@@ -52,6 +52,12 @@ func (k kind) apply(tx *arm.Tx, c arm.Change[document]) error {
 		return fault.New(fault.Conflict, "Opening the registry '%s' is not supported because this installation runs on a restored copy that nobody has confirmed. "+
 			"An owner confirms it with 'embargo restore confirm'; until then exports stay disabled and the public side shut.", c.ID.Name())
 	}
+	if row.Held && c.Method == "PUT" && c.Was != nil && (row.Held && c.Sent(exportsPath) && !want.Exports && c.Was.Properties.Policies.Export.Status != disabled ||
+		c.Sent("properties.publicNetworkAccess") && !want.PublicAccess && c.Was.Properties.PublicAccess == "Enabled") {
+		return fault.New(fault.Conflict, "The registry '%s' is held, because this installation runs on a restored copy that nobody has confirmed, and shows exports and public network access "+
+			"disabled whatever its own policy is. A PUT that sends this back would make it the registry's own. An owner confirms the copy with 'embargo restore confirm' first; to disable them "+
+			"for good, send a PATCH of them alone.", c.ID.Name())
+	}
 	if c.Was == nil {
 		used, err := tx.NameTaken(TypeName, c.ID.Name())
 		if err != nil {

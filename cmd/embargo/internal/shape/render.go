@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -315,6 +316,14 @@ func title(s string) string {
 	return string(unicode.ToUpper(r)) + s[n:]
 }
 
+// plain writes a number as JSON does: whole ones without an exponent.
+func plain(v any) string {
+	if f, ok := v.(float64); ok {
+		return strconv.FormatFloat(f, 'f', -1, 64)
+	}
+	return fmt.Sprint(v)
+}
+
 func tableCell(v any) string {
 	if v == nil {
 		return ""
@@ -324,5 +333,5 @@ func tableCell(v any) string {
 			return ' '
 		}
 		return r
-	}, fmt.Sprint(v))
+	}, plain(v))
 }
