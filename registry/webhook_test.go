@@ -122,7 +122,22 @@ func (l *listener) next(t *testing.T) post {
 	}
 }
 
-// waiting is how many events are in a state.
+// quiet waits until all is sent that can be sent now.
+func (l *listener) quiet(t *testing.T) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for busy := 1; busy > 0; {
+		err := l.w.db.Read(context.Background(), func(tx *meta.Tx) error {
+			return tx.Row(`SELECT COUNT(*) FROM jobs WHERE status = 'Running' OR status = 'Accepted' AND run_at_us <= $1`, meta.Micros(tx.Now())).Scan(&busy)
+		})
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("%d jobs are at work: %v", busy, err)
+		}
+		time.Sleep(time.Millisecond) // between two looks
+	}
+}
+
+// count is how many events are in a state.
 func (l *listener) count(t *testing.T, state string) (n int) {
 	t.Helper()
 	err := l.w.db.Read(context.Background(), func(tx *meta.Tx) error {
@@ -208,6 +223,7 @@ func TestOutage(t *testing.T) {
 	h.image("app", "v1", "a")
 	first := l.next(t)
 	for range 4 {
+		l.quiet(t)
 		passed.Add(int64(6 * time.Hour))
 		if p := l.next(t); p.ID != first.ID { // the later event waits for the first
 			t.Fatalf("in the outage the receiver got %+v", p)
