@@ -37,12 +37,18 @@ const (
 	ResourceManager Purpose = "resource-manager"
 	// AdminSocket is the socket by which the commands of the same machine reach a running server.
 	AdminSocket Purpose = "admin-socket"
+	// Webhook is a destination on the public Internet that a webhook of a registry names.
+	Webhook Purpose = "webhook"
+	// DeclaredWebhook is a webhook's destination that the operator has listed besides.
+	DeclaredWebhook Purpose = "declared-webhook"
 )
 
 // Rule is where connections of one purpose may go.
 type Rule struct {
 	// To lists the destinations: "host:port", "host" for any port, or the absolute path of a Unix socket. None: nowhere.
 	To []string
+	// Anywhere permits every host and port besides those listed; the address that a name resolves to is judged all the same.
+	Anywhere bool
 	// Inside permits addresses that are not of the public Internet: private, loopback, link-local and the like.
 	Inside bool
 }
@@ -105,6 +111,20 @@ func (d *Dialer) Func(p Purpose) func(ctx context.Context, network, address stri
 	}
 }
 
+// Vet judges a destination ("host:port") as far as that can be done without connecting: by its name, and by its address when it is named by one.
+// An error matches ErrRefused.
+func (d *Dialer) Vet(p Purpose, address string) error {
+	rule := d.o.Rules[p]
+	err := rule.named("tcp", address)
+	if _, literal := netip.ParseAddrPort(address); err == nil && literal == nil {
+		err = d.placed(rule, address)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: purpose %s may not reach %s: %w", ErrRefused, p, address, err)
+	}
+	return nil
+}
+
 // ClientOptions are what an HTTP client needs beyond its purpose.
 type ClientOptions struct {
 	// Roots are the authorities to trust; nil: the system's.
@@ -116,6 +136,8 @@ type ClientOptions struct {
 	ServerNames map[string]string
 	// Socket sends every connection to this Unix socket instead.
 	Socket string
+	// MaxHeader bounds an answer's headers, in bytes; 0 is net/http's own limit.
+	MaxHeader int64
 }
 
 // Client is an HTTP client for the purpose. It follows at most five redirects, and only to destinations of the same rule.
@@ -139,12 +161,13 @@ func (d *Dialer) Client(p Purpose, o ClientOptions) *http.Client {
 				}
 				return connect(ctx, network, address)
 			},
-			TLSClientConfig:       &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
-			ForceAttemptHTTP2:     true,
-			MaxIdleConnsPerHost:   8,
-			IdleConnTimeout:       90 * time.Second,
-			TLSHandshakeTimeout:   10 * time.Second,
-			ExpectContinueTimeout: time.Second,
+			TLSClientConfig:        &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
+			MaxResponseHeaderBytes: o.MaxHeader,
+			ForceAttemptHTTP2:      true,
+			MaxIdleConnsPerHost:    8,
+			IdleConnTimeout:        90 * time.Second,
+			TLSHandshakeTimeout:    10 * time.Second,
+			ExpectContinueTimeout:  time.Second,
 		},
 	}
 }
@@ -191,6 +214,9 @@ func (r Rule) named(network, address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return err
+	}
+	if r.Anywhere {
+		return nil
 	}
 	for _, to := range r.To {
 		if h, p, err := net.SplitHostPort(to); err == nil {

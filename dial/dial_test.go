@@ -60,6 +60,10 @@ func TestRules(t *testing.T) {
 		{"own listener", &Rule{To: []string{there}, Inside: true}, there, there, true},
 		{"own listener under another name", &Rule{To: []string{"localhost"}, Inside: true}, there, "localhost:" + port, true},
 		{"own wildcard listener", &Rule{To: []string{there}, Inside: true}, "0.0.0.0:" + port, there, true},
+		{"anywhere, but inside", &Rule{Anywhere: true}, "", there, true},
+		{"anywhere, inside allowed", &Rule{Anywhere: true, Inside: true}, "", there, false},
+		{"anywhere, but a name that resolves inside", &Rule{Anywhere: true}, "", "localhost:" + port, true},
+		{"anywhere, inside allowed, own listener", &Rule{Anywhere: true, Inside: true}, there, there, true},
 		{"own listener on another port", &Rule{To: []string{there}, Inside: true}, "127.0.0.1:1", there, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -73,6 +77,13 @@ func TestRules(t *testing.T) {
 			d, err := New(o)
 			if err != nil {
 				t.Fatal(err)
+			}
+			// Of a literal address nothing is found out later; a name's address is not known yet.
+			vetted := d.Vet(PostgreSQL, c.address)
+			if literal := !strings.HasPrefix(c.address, "localhost"); literal && errors.Is(vetted, ErrRefused) != c.refused {
+				t.Errorf("vetted: %v", vetted)
+			} else if !literal && vetted != nil && c.name != "no rule" && !strings.HasPrefix(c.name, "other") {
+				t.Errorf("a name vetted: %v", vetted)
 			}
 			conn, err := d.Func(PostgreSQL)(context.Background(), "tcp", c.address)
 			if c.refused {

@@ -194,6 +194,68 @@ func TestRegisterIsWhole(t *testing.T) {
 	}
 }
 
+// A fence ends the sending of events that the policy now refuses, at once, and no other; what was cut is on record.
+func TestFenceStopsEvents(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		tell := func(a egress.Ask) (context.Context, func(int64, bool)) {
+			d, err := w.decide(a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, done, err := w.gate.Tell(context.Background(), d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ctx, done
+		}
+		out, outDone := tell(event(false))
+		in, inDone := tell(event(true))
+		ended := make(chan struct{})
+		go func() { // a sender that is stopped by its context alone
+			<-out.Done()
+			outDone(3, false)
+			close(ended)
+		}()
+		if err := w.gate.Fence(context.Background(), "id-one", w.put("one", shut)); err != nil {
+			t.Fatal(err)
+		}
+		<-ended
+		if why := context.Cause(out); !fault.Is(why, fault.ExportsDisabled) {
+			t.Errorf("the event ended because of %v", why)
+		}
+		if in.Err() != nil {
+			t.Errorf("the event to the declared destination ended: %v", context.Cause(in))
+		}
+		inDone(5, true)
+		cut, whole := 0, 0
+		for _, e := range w.records() {
+			switch {
+			case e.Route != "R13" || e.Registry != "id-one":
+			case e.Outcome == audit.Aborted && e.Rule == "exportPolicy" && e.Bytes == 3:
+				cut++
+			case e.Outcome == audit.Completed && e.Bytes == 5:
+				whole++
+			}
+		}
+		if cut != 1 || whole != 1 {
+			t.Errorf("%d events are on record as cut and %d as sent", cut, whole)
+		}
+	})
+}
+
+// A held registry tells nobody of its events, a declared destination neither.
+func TestHeldRegistrySendsNoEvent(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		err := w.db.Write(context.Background(), func(tx *meta.Tx) error { _, err := tx.HoldRegistry("id-one", true, 0); return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.decide(event(true)); !fault.Is(err, fault.ExportsDisabled) {
+			t.Errorf("held: %v", err)
+		}
+	})
+}
+
 // A backup that others can open meets the policy of every registry: locking one stops what it reads of another.
 func TestR18FenceOfEveryRegistry(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

@@ -140,6 +140,10 @@ func transfer(to string) egress.Ask {
 	return egress.Ask{Route: egress.Import, Registry: "id-one", To: "id-" + to, Repository: "app", Digest: content, Caller: puller}
 }
 
+func event(declared bool) egress.Ask {
+	return egress.Ask{Route: egress.Webhook, Registry: "id-one", Repository: "app", Digest: content, Caller: puller, Destination: "https://hook.example", Declared: declared}
+}
+
 // Each rule, on the rows as they are stored: who asks, what stands, what the gate says, and that a refusal is on record with its rule.
 func TestRules(t *testing.T) {
 	shut := func(r *meta.RegistryRow) { r.PublicAccess, r.Exports = false, false }
@@ -167,7 +171,10 @@ func TestRules(t *testing.T) {
 			{"an import whose target is restricted without bypass", nil, func(r *meta.RegistryRow) { r.DefaultDeny, r.BypassAzureServices = true, false }, transfer("two"), "publicNetworkAccess", fault.FirewallDenied},
 			{"an import whose source is restricted with bypass", func(r *meta.RegistryRow) { r.PublicAccess = false }, nil, transfer("two"), "", 0},
 			{"an import into what is gone", nil, nil, transfer("none"), "Denied", fault.Denied},
-			{"a route that has no rule", nil, nil, egress.Ask{Route: egress.Webhook, Registry: "id-one", Caller: puller, Peer: private}, "Denied", fault.Denied},
+			{"an event to a declared destination while exports are disabled", shut, nil, event(true), "", 0},
+			{"an event to another destination while exports are disabled", shut, nil, event(false), "exportPolicy", fault.ExportsDisabled},
+			{"an event of an open registry", nil, nil, event(false), "", 0},
+			{"a route that has no rule", nil, nil, egress.Ask{Route: egress.Task, Registry: "id-one", Caller: puller, Peer: private}, "Denied", fault.Denied},
 		} {
 			w.put("one", c.one)
 			w.put("two", c.two)
@@ -176,8 +183,14 @@ func TestRules(t *testing.T) {
 			if (c.refused == "") != (err == nil) || err != nil && !fault.Is(err, c.kind) {
 				t.Errorf("%s: %v", c.what, err)
 			}
-			if _, released := w.gate.Release(context.Background(), d); (released == nil) != (c.refused == "") {
+			_, released := w.gate.Release(context.Background(), d)
+			if telling := c.ask.Route == egress.Webhook; (released == nil) != (c.refused == "" && !telling) {
 				t.Errorf("%s: its release: %v", c.what, released)
+			}
+			if _, done, told := w.gate.Tell(context.Background(), d); (told == nil) != (c.refused == "" && c.ask.Route == egress.Webhook) {
+				t.Errorf("%s: its telling: %v", c.what, told)
+			} else if told == nil {
+				done(1, true)
 			}
 			if c.refused == "" {
 				continue

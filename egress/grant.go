@@ -40,6 +40,8 @@ type Flow struct {
 	epoch   int64
 	busy    bool
 	refused error
+	// abort ends what is under way without a connection of a client; nil where there is one.
+	abort func(why error)
 
 	sent atomic.Int64
 }
@@ -270,6 +272,9 @@ func (g *Gate) stop(w *ward, epoch int64, verdicts map[*Flow]error, cut map[*net
 	for f, verdict := range verdicts {
 		if verdict != nil {
 			f.refused = verdict
+			if f.abort != nil {
+				f.abort(verdict)
+			}
 			if f.g.ask.Peer != nil {
 				cut[f.g.ask.Peer] = verdict
 			}

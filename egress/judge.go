@@ -19,6 +19,8 @@ func judge(tx *meta.Tx, row meta.RegistryRow, a Ask) error {
 		return judgeImport(tx, row, a)
 	case Backup:
 		return judgeBackup(tx, a)
+	case Webhook:
+		return judgeWebhook(row, a)
 	}
 	return fault.New(fault.Denied, "The route %s is not open: the gate knows no rule by which it could be.", a.Route)
 }
@@ -84,6 +86,23 @@ func judgeBackup(tx *meta.Tx, a Ask) error {
 				"A backup that others than this installation can open is an export, and it is not supported because the registry '%s' has exports disabled "+
 					"(policies.exportPolicy.status of %s). Leave out the further recipients: the backup is then encrypted to the installation's own key alone.", r.Name, r.ResourceID).At(r.ResourceID)
 		}
+	}
+	return nil
+}
+
+// judgeWebhook: R13. An event carries names and digests. While exports are disabled it goes only where the operator, and not only who may make a
+// webhook, has said that it may; from a restored copy that nobody has confirmed it goes nowhere.
+func judgeWebhook(row meta.RegistryRow, a Ask) error {
+	switch {
+	case row.Held:
+		return fault.New(fault.ExportsDisabled,
+			"Sending events of the registry '%s' is not supported because this installation runs on a restored copy that nobody has confirmed. "+
+				"An owner confirms it with 'embargo restore confirm'.", row.Name).At(row.ResourceID)
+	case !row.Exports && !a.Declared:
+		return fault.New(fault.ExportsDisabled,
+			"Sending events of the registry '%s' to %s is not supported because the registry has exports disabled (policies.exportPolicy.status of %s) "+
+				"and the destination is not among webhooks.destinations of this server's configuration. An operator can list it there.",
+			row.Name, a.Destination, row.ResourceID).At(row.ResourceID)
 	}
 	return nil
 }

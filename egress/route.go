@@ -77,7 +77,7 @@ var Register = [...]Entry{
 	{Upstream, Absent, "nothing is fetched from outside: cache rules are not offered, an import from outside is refused", "providers/containerregistry"},
 	{Mount, Judged, "a mount needs read on the source repository, in the same registry; otherwise an upload begins, whether the source exists or not", "registry"},
 	{ForeignDigest, Judged, "a digest is served only from a repository that holds it", "registry"},
-	{Webhook, Absent, "webhooks are not offered", "arm"},
+	{Webhook, Judged, "an event carries names and digests, goes to the webhook's own destination, and while exports are disabled only to one that the operator has listed; asked at every attempt", "egress"},
 	{Task, Absent, "build tasks are not offered", "arm"},
 	{Referrer, Judged, "referrers are listed and served as any manifest of their repository", "registry"},
 	{Names, Judged, "names are listed only to those who may read them; absent and forbidden answer alike", "oci"},

@@ -142,6 +142,12 @@ func List(tx *meta.Tx, subject string) ([]State, error) {
 	return all, rows.Err()
 }
 
+// Forget removes the jobs of a subject and kind that have ended.
+func Forget(tx *meta.Tx, subject, kind string) error {
+	_, err := tx.Exec(`DELETE FROM jobs WHERE subject = $1 AND kind = $2 AND status IN ('Succeeded', 'Failed', 'Canceled')`, subject, kind)
+	return err
+}
+
 func scan(from func(...any) error) (State, error) {
 	var s State
 	var args, caller, result string

@@ -57,9 +57,14 @@ type Runner struct {
 	// seen is when the loop last looked for jobs, on the monotonic clock, and how that went.
 	seen atomic.Pointer[look]
 
+	// freed wakes the loop when a job of a limited kind has ended.
+	freed chan struct{}
+
 	mu       sync.Mutex
 	handlers map[string]Handler
 	running  map[string]context.CancelCauseFunc
+	limits   map[string]int
+	busy     map[string]int // of the limited kinds
 }
 
 // New makes a runner; Handle its kinds and Run it.
@@ -76,7 +81,8 @@ func New(o Options) (*Runner, error) {
 	if o.Count == nil {
 		o.Count = func(string, Status, time.Duration) {}
 	}
-	return &Runner{db: o.DB, owner: o.Node, log: o.Log, workers: o.Workers, count: o.Count, handlers: map[string]Handler{}, running: map[string]context.CancelCauseFunc{}}, nil
+	return &Runner{db: o.DB, owner: o.Node, log: o.Log, workers: o.Workers, count: o.Count, handlers: map[string]Handler{}, running: map[string]context.CancelCauseFunc{},
+		limits: map[string]int{}, busy: map[string]int{}, freed: make(chan struct{}, 1)}, nil
 }
 
 // look is one look for jobs.
@@ -107,6 +113,41 @@ func (r *Runner) Handle(kind string, fn func(ctx context.Context, j *Job) (any, 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.handlers[kind] = fn
+}
+
+// Limit lets at most n jobs of a kind run at a time in this runner, so that slow ones leave workers to others. Before Run.
+func (r *Runner) Limit(kind string, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limits[kind] = n
+}
+
+// full are the limited kinds of which no further job may begin.
+func (r *Runner) full() (kinds []any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for kind, n := range r.limits {
+		if r.busy[kind] >= n {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
+}
+
+// occupy counts a job of a limited kind that begins (1) or has ended (-1).
+func (r *Runner) occupy(kind string, by int) {
+	r.mu.Lock()
+	_, limited := r.limits[kind]
+	if limited {
+		r.busy[kind] += by
+	}
+	r.mu.Unlock()
+	if limited && by < 0 {
+		select {
+		case r.freed <- struct{}{}:
+		default: // the loop has not heard the last one yet
+		}
+	}
 }
 
 // Run claims and runs jobs until ctx ends; then it stops the handlers, gives their jobs back to be run again, and returns.
@@ -145,9 +186,11 @@ func (r *Runner) Run(ctx context.Context) error {
 		}
 		if j != nil {
 			work.Add(1)
+			r.occupy(j.Kind, 1)
 			go func() {
 				defer work.Done()
 				defer func() { <-slots }()
+				defer r.occupy(j.Kind, -1)
 				r.run(ctx, j)
 			}()
 			continue
@@ -157,6 +200,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-woken:
+		case <-r.freed:
 		case <-tick.C:
 		}
 		r.cancelAsked(ctx)
@@ -179,10 +223,15 @@ func (r *Runner) inherit(ctx context.Context) error {
 // claim takes the next due job: one that waits, or one whose runner's lease ran out. A look comes first, so that idle runners write nothing.
 func (r *Runner) claim(ctx context.Context) (*Job, error) {
 	var id string
+	full := r.full()
+	but := ""
+	for i := range full {
+		but += fmt.Sprintf(" AND kind <> $%d", i+2)
+	}
 	err := r.db.Read(ctx, func(tx *meta.Tx) error {
 		now, value := tx.Clock(1)
-		return tx.Row(`SELECT id FROM jobs WHERE status IN ('Accepted', 'Running') AND run_at_us <= `+now+` AND lease_until <= `+now+
-			` ORDER BY run_at_us, id LIMIT 1`, value).Scan(&id)
+		return tx.Row(`SELECT id FROM jobs WHERE status IN ('Accepted', 'Running') AND run_at_us <= `+now+` AND lease_until <= `+now+but+
+			` ORDER BY run_at_us, id LIMIT 1`, append([]any{value}, full...)...).Scan(&id)
 	})
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil, nil

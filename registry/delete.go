@@ -5,6 +5,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"net/http"
 
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
@@ -52,6 +53,9 @@ func (s *Service) DeleteManifest(ctx context.Context, c oci.Call, repo name.Repo
 	gone := unknownManifest(name.Reference{Repository: repo, Digest: d})
 	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, id string) (string, name.Digest, error) {
 		if err := manifestUnlocked(tx, id, repo, d, gone); err != nil {
+			return "", d, err
+		}
+		if err := tellDelete(tx, id, d, eventOf(c, http.MethodDelete, repo)); err != nil {
 			return "", d, err
 		}
 		return "manifest", d, dropManifest(tx, id, d)
@@ -160,6 +164,9 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 		}
 		if gone.Manifests == nil {
 			return "", "", unknownRepository(repo)
+		}
+		if err := tellRepositoryDelete(tx, c, repo, gone); err != nil {
+			return "", "", err
 		}
 		return "repository", "", dropRepository(func(query string) error {
 			_, err := tx.Exec(query, id)

@@ -360,6 +360,9 @@ func (p *importer) link(tx *meta.Tx) error {
 		if err := p.recordLink(tx, name.Reference{Repository: repo}, ""); err != nil {
 			return err
 		}
+		if err := p.tell(tx, at[repo], repo); err != nil {
+			return err
+		}
 	}
 	for _, t := range p.Tags {
 		was, err := setTag(tx, at[t.Repository], name.Reference{Repository: t.Repository, Tag: t.Tag, Digest: p.root.Digest})
@@ -367,6 +370,9 @@ func (p *importer) link(tx *meta.Tx) error {
 			return err
 		}
 		if err := p.recordLink(tx, t, was); err != nil {
+			return err
+		}
+		if err := p.tell(tx, at[t.Repository], t.Repository, t.Tag); err != nil {
 			return err
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/oci"
+	"github.com/embargo-registry/embargo/webhook"
 )
 
 // wish is what a call asks to see.
@@ -155,6 +156,24 @@ func (s *Service) AskImport(tx *meta.Tx, source, target meta.RegistryRow, image 
 		Caller: c, Correlation: correlation,
 	})
 	return err
+}
+
+// ReleaseEvent asks whether an event of a registry may be sent to a webhook's destination now (R13), and puts the answer on record before a byte goes. What is let
+// out is the event's text, and no content: see egress.Gate.Tell.
+func (s *Service) ReleaseEvent(ctx context.Context, n webhook.Notice) (context.Context, func(sent int64, complete bool), error) {
+	var decision egress.Decision
+	err := s.db.Read(ctx, func(tx *meta.Tx) (err error) {
+		decision, err = s.gate.Decide(tx, egress.Ask{
+			Route: egress.Webhook, Registry: n.Hook.Registry, Repository: n.Repository, Digest: n.Digest, Size: n.Size, Reference: n.Action + " to " + n.Destination,
+			Destination: n.Destination, Declared: n.Declared, Correlation: n.Correlation,
+			Caller: identity.Caller{ID: n.Hook.ID, Name: n.Hook.Resource, Type: "Webhook"},
+		})
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.gate.Tell(ctx, decision)
 }
 
 // BackupRun is one backup, as the gate sees it.

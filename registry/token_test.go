@@ -15,14 +15,12 @@ import (
 // token is a registry's token as its client has it, and what changes it.
 type token struct {
 	*host
-	t      *testing.T
-	known  identity.RegistryToken
-	access string
+	known identity.RegistryToken
 }
 
 func (h *host) token(t *testing.T, called, scopeMap string) *token {
 	t.Helper()
-	k := &token{t: t}
+	k := &token{}
 	h.w.write(func(tx *meta.Tx) (err error) {
 		if k.known, err = h.w.ids.PutRegistryToken(tx, h.row.ID, identity.RegistryToken{Name: called, ScopeMap: scopeMap, Enabled: true}); err != nil {
 			return err

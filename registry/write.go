@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
 
 	"github.com/embargo-registry/embargo/blob"
 	"github.com/embargo-registry/embargo/fault"
@@ -142,6 +143,9 @@ func (s *Service) putManifest(tx *meta.Tx, c oci.Call, repo name.Repository, tag
 		return err
 	}
 	if err := insertManifest(tx, to.id, m, sealed.Digest, sealed.Size); err != nil {
+		return err
+	}
+	if err := tellPush(tx, to.id, sealed.Digest, tags, eventOf(c, http.MethodPut, repo)); err != nil {
 		return err
 	}
 	note := record(row, c, actionPush, repo)

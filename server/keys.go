@@ -17,6 +17,7 @@ import (
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/webhook"
 )
 
 // openKeyring reads the installation key. It makes one only for a database that has sealed nothing yet: beside one that has, a new key would hide that the right
@@ -97,6 +98,9 @@ func meaning(secret string) string {
 	}
 	if strings.HasPrefix(secret, "network/acme/") {
 		return "what was got from the ACME server (" + strings.TrimPrefix(secret, "network/acme/") + "): it is got anew"
+	}
+	if strings.HasPrefix(secret, webhook.SecretPrefix) {
+		return "the destination, headers and signing key of a webhook (" + strings.TrimPrefix(secret, webhook.SecretPrefix) + "): serviceUri and customHeaders must be set again"
 	}
 	return "the secret " + secret
 }

@@ -53,6 +53,8 @@ type Options struct {
 	MinFreeDisk int64
 	// ACME gets certificates from an ACME server; without a Directory none are asked for.
 	ACME network.ACME
+	// Webhooks says where events of registries may go inside, and while exports are disabled.
+	Webhooks Webhooks
 	// Log gets everything that happens; nil discards it.
 	Log *slog.Logger
 	// Clock is the time; nil: the machine's.
@@ -221,6 +223,9 @@ func (o *Options) complete() error {
 	}
 	if err := o.ACME.Check(); err != nil {
 		return &OptionError{"acme", err}
+	}
+	if err := o.Webhooks.check(); err != nil {
+		return err
 	}
 	o.PrivateListeners = slices.Clone(o.PrivateListeners)
 	for i, l := range o.PrivateListeners {

@@ -154,7 +154,7 @@ func (s *Server) unchangeable(o Options) error {
 		was, now any
 	}{
 		{"data", s.o.Data, o.Data}, {"database", s.o.Database, o.Database}, {"host", s.o.named(), o.named()}, {"registrySuffix", s.o.RegistrySuffix, o.RegistrySuffix},
-		{"locations", s.o.Locations, o.Locations}, {"installationKey", s.o.InstallationKey, o.InstallationKey}, {"acme", s.o.ACME, o.ACME},
+		{"locations", s.o.Locations, o.Locations}, {"installationKey", s.o.InstallationKey, o.InstallationKey}, {"acme", s.o.ACME, o.ACME}, {"webhooks", s.o.Webhooks, o.Webhooks},
 		{"minFreeDisk", s.o.MinFreeDisk, o.MinFreeDisk},
 	} {
 		a, b := reflect.ValueOf(v.was), reflect.ValueOf(v.now)

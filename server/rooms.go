@@ -39,6 +39,9 @@ const (
 	leaseRenew = 5 * time.Second
 )
 
+// jobWorkers is how many jobs run at a time. Deliveries of webhooks, which wait for others, take half of them at the most.
+const jobWorkers = 8
+
 // rooms are the parts above network: who is calling, what is recorded, what answers.
 type rooms struct {
 	audit    *audit.Log
@@ -97,7 +100,7 @@ func (s *Server) openRooms(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, r.audit.Close)
-	if r.jobs, err = job.New(job.Options{DB: s.db, Node: node, Log: s.log, Count: s.metrics.job}); err != nil {
+	if r.jobs, err = job.New(job.Options{DB: s.db, Node: node, Workers: jobWorkers, Log: s.log, Count: s.metrics.job}); err != nil {
 		return err
 	}
 	r.ready.checks = s.checks()
@@ -130,6 +133,11 @@ func (s *Server) openProtocols() error {
 	}
 	r.registry = registries
 	registries.Handle(r.jobs)
+	hooks, err := s.openWebhooks()
+	if err != nil {
+		return err
+	}
+	hooks.Handle(r.jobs)
 	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Log: s.log}); err != nil {
 		return err
 	}
@@ -141,8 +149,7 @@ func (s *Server) openProtocols() error {
 		Namespaces: []arm.Namespace{
 			resources.Namespace(resources.Options{Identity: r.identity}),
 			authorization.Namespace(authorization.Options{Identity: r.identity}),
-			containerregistry.Namespace(containerregistry.Options{Identity: r.identity, Suffix: s.hosts.Suffix(),
-				Fence: gate.Fence, AskImport: registries.AskImport, Ours: s.ours}),
+			containerregistry.Namespace(s.namespace(hooks)),
 		}})
 	if err != nil {
 		return err

@@ -228,7 +228,8 @@ func (s *Server) openDatabase(ctx context.Context) error {
 	return nil
 }
 
-// dialer knows the outbound connections of the server: the database's and the ACME server's, and to exactly the configured servers.
+// dialer knows the outbound connections of the server: to exactly the configured database and ACME server, and to the destinations of webhooks, which are
+// on the public Internet or configured.
 func (s *Server) dialer() (*dial.Dialer, error) {
 	rule := dial.Rule{Inside: true}
 	if strings.HasPrefix(s.o.Database, "postgres://") || strings.HasPrefix(s.o.Database, "postgresql://") {
@@ -245,7 +246,7 @@ func (s *Server) dialer() (*dial.Dialer, error) {
 			add(f.Host, f.Port)
 		}
 	}
-	rules := map[dial.Purpose]dial.Rule{dial.PostgreSQL: rule}
+	rules := map[dial.Purpose]dial.Rule{dial.PostgreSQL: rule, dial.Webhook: {Anywhere: true}, dial.DeclaredWebhook: {To: s.o.Webhooks.Destinations, Inside: true}}
 	if s.o.ACME.Directory != "" {
 		// A private ACME server is as usual as a public one; who configures it says where it is.
 		rules[dial.ACME] = dial.Rule{To: []string{s.o.ACME.Host()}, Inside: true}

@@ -113,6 +113,16 @@ func keys() []key {
 				s.server.ACME = network.ACME{Directory: v.Directory, Email: v.Email, Roots: v.Roots}
 				return nil
 			})},
+		{name: "webhooks", unit: "{destinations, roots}",
+			doc: "Where webhooks of registries may go besides the public Internet: `destinations` lists hosts, with or without a port, that may lie inside; a registry with exports disabled sends its events to these alone. " +
+				"`roots` is a PEM file to check receivers' certificates by, besides the system's authorities.",
+			put: rows1(func(s *settings, v struct {
+				Destinations []string
+				Roots        string
+			}) error {
+				s.server.Webhooks = server.Webhooks{Destinations: v.Destinations, Roots: v.Roots}
+				return nil
+			})},
 		{name: "privateListeners", unit: "list of {address, registry, tls, tlsTerminated, clients}",
 			doc: "Listeners inside the perimeter. Each serves its one registry, whatever host a request names. `tls: false` needs an address on loopback, " +
 				"or `tlsTerminated: true`, which says that a TLS terminator stands before the listener and that nothing else reaches it. `clients` lists the addresses and CIDR ranges that may connect (none: all).",
@@ -444,55 +454,4 @@ func readFile(path string) (map[string]inFile, error) {
 		found[k.Value] = inFile{root.Content[i+1], k.Line}
 	}
 	return found, nil
-}
-
-// reference is docs/configuration.md.
-func reference() string {
-	var b strings.Builder
-	b.WriteString(`# Configuration of ` + "`embargo serve`" + `
-
-Each key can be given as a flag, in the environment, or in one YAML file named by ` + "`--config`" + ` (or ` + "`EMBARGO_CONFIG`" + `). A flag wins over the
-environment, the environment over the file, the file over the default. A key in the file that is not listed here is an error. In the
-environment, lists of names are separated by commas, and lists of objects are written as YAML or JSON.
-
-` + "`embargo config check`" + ` reads everything as ` + "`embargo serve`" + ` would and says what is wrong, with file, line and key. A running server reads its configuration again when it gets SIGHUP:
-certificates, listeners, ` + "`clients`" + `, limits, timeouts and the log level change without dropping connections that remain allowed. A file that is wrong, or that changes what only a restart can
-change (data, database, host, registrySuffix, locations, installationKey, acme, minFreeDisk, logFormat), changes nothing and is logged.
-
-This page is generated from the table in cmd/embargo/config.go.
-
-| key in the file | flag | environment | default | unit | what it does |
-|---|---|---|---|---|---|
-`)
-	for _, k := range keys() {
-		flag := "–"
-		if k.flag != "" {
-			flag = "`--" + k.flag + "`"
-		}
-		fallback := "empty"
-		if k.fallback != "" {
-			fallback = "`" + k.fallback + "`"
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | `%s` | %s | %s | %s |\n", k.name, flag, k.env(), fallback, k.unit, k.doc)
-	}
-	b.WriteString(`
-An example:
-
-` + "```yaml" + `
-data: /var/lib/embargo
-listen: 0.0.0.0:8443
-host: [embargo.example.com]
-registrySuffix: registry.example.com
-certificates:
-  - cert: /etc/embargo/tls.crt
-    key: /etc/embargo/tls.key
-privateListeners:
-  - address: 10.0.0.5:443
-    registry: myregistry
-    tls: true
-    clients: [10.0.0.0/16]
-logFormat: json
-` + "```" + `
-`)
-	return b.String()
 }

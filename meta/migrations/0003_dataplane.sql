@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
--- What the registry's own interface shows and changes: locks, the platform of images, when a manifest lost its last tag. A lock is a bit: 1 delete, 2 write, 4 list,
+-- What the registry's own interface shows and changes: locks, the platform of images, when a manifest lost its last tag; tokens and scope maps; webhooks and their events. A lock is a bit: 1 delete, 2 write, 4 list,
 -- 8 read is forbidden.
 
 -- +goose Up
@@ -47,3 +47,36 @@ CREATE TABLE token_passwords (
     expires_us BIGINT NOT NULL,
     PRIMARY KEY (token, name)
 );
+
+
+-- == webhook ==
+CREATE TABLE webhooks (
+    id           TEXT PRIMARY KEY,
+    registry     TEXT NOT NULL,
+    resource_id  TEXT NOT NULL,
+    resource_key TEXT NOT NULL UNIQUE,
+    enabled      BOOLEAN NOT NULL,
+    scope        TEXT NOT NULL,
+    actions      TEXT NOT NULL,
+    failures     BIGINT NOT NULL,
+    resume_us    BIGINT NOT NULL,
+    next_job     TEXT NOT NULL,
+    created_us   BIGINT NOT NULL
+);
+CREATE INDEX webhooks_registry ON webhooks (registry);
+CREATE TABLE webhook_events (
+    id          TEXT PRIMARY KEY,
+    webhook     TEXT NOT NULL,
+    content     TEXT NOT NULL,
+    repository  TEXT NOT NULL,
+    digest      TEXT NOT NULL,
+    correlation TEXT NOT NULL,
+    state       TEXT NOT NULL,
+    attempt     BIGINT NOT NULL,
+    due_us      BIGINT NOT NULL,
+    created_us  BIGINT NOT NULL,
+    request     TEXT NOT NULL,
+    response    TEXT NOT NULL
+);
+CREATE INDEX webhook_events_due ON webhook_events (webhook, state, due_us);
+CREATE INDEX webhook_events_recent ON webhook_events (webhook, created_us);

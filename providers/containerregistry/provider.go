@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package containerregistry declares the namespace Microsoft.ContainerRegistry: its api-versions, and its types, a line each. What is not here
-// (tasks, connected registries, webhooks, cache rules, import pipelines, pipeline runs) does not exist and is refused by the engine.
+// (tasks, connected registries, cache rules, import pipelines, pipeline runs) does not exist and is refused by the engine.
 package containerregistry
 
 import (
@@ -11,6 +11,7 @@ import (
 	"github.com/embargo-registry/embargo/providers/containerregistry/replications"
 	"github.com/embargo-registry/embargo/providers/containerregistry/scopemaps"
 	"github.com/embargo-registry/embargo/providers/containerregistry/tokens"
+	"github.com/embargo-registry/embargo/providers/containerregistry/webhooks"
 )
 
 // versions are all api-versions that the service has had, newest first.
@@ -23,7 +24,10 @@ var versions = []string{
 }
 
 // Options configure the namespace.
-type Options = registries.Options
+type Options struct {
+	registries.Options
+	Webhooks webhooks.Options
+}
 
 // Namespace declares Microsoft.ContainerRegistry.
 func Namespace(o Options) arm.Namespace {
@@ -31,17 +35,18 @@ func Namespace(o Options) arm.Namespace {
 		Name: "Microsoft.ContainerRegistry", Display: "Microsoft Container Registry",
 		Versions: arm.Versions{List: append([]string{}, versions...), Newer: true},
 		Types:    Types(o),
-		Actions:  []arm.Action{registries.Check(o)},
+		Actions:  []arm.Action{registries.Check(o.Options)},
 	}
 }
 
 // Types are the declared types.
 func Types(o Options) []arm.Resource {
 	return []arm.Resource{
-		registries.Type(o),
+		registries.Type(o.Options, tokens.Generate(o.Identity)),
 		exportpipelines.Type(o.Identity),
 		replications.Type(),
 		scopemaps.Type(o.Identity),
 		tokens.Type(o.Identity),
+		webhooks.Type(o.Webhooks),
 	}
 }

@@ -16,20 +16,21 @@ import (
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/providers/containerregistry"
+	"github.com/embargo-registry/embargo/providers/containerregistry/registries"
 	"github.com/embargo-registry/embargo/providers/resources"
 )
 
 var updateDocs = flag.Bool("update-docs", false, "write docs/properties.md")
 
 func options(s *identity.Service) containerregistry.Options {
-	return containerregistry.Options{
+	return containerregistry.Options{Options: registries.Options{
 		Identity: s, Suffix: "azurecr.localhost",
 		Fence: func(context.Context, string, int64) error { return nil },
 		AskImport: func(*meta.Tx, meta.RegistryRow, meta.RegistryRow, name.Reference, identity.Caller, string) error {
 			return nil
 		},
 		Ours: func(host string) bool { return host == "127.0.0.1:8443" },
-	}
+	}}
 }
 
 func declare(s *identity.Service) []arm.Namespace {

@@ -67,6 +67,7 @@ func newRooms(t *testing.T, db *meta.DB) *rooms {
 			t.Fatal(err)
 		}
 		o.AskImport = reg.AskImport
+		o.Webhooks = hooks(t, db)
 		o.Fence = func(ctx context.Context, registry string, epoch int64) error {
 			r.mu.Lock()
 			r.fences = append(r.fences, fence{registry, epoch})

@@ -19,6 +19,8 @@ var mutations = []mutation{
 		"registry", "TestMountNeedsPullOnSource"},
 	{egress.ForeignDigest, "registry/read.go", " WHERE r.registry = $1 AND r.name = $2 AND l.digest = $3`", " WHERE $1 <> '' AND $2 <> '' AND l.digest = $3 LIMIT 1`",
 		"registry", "TestDigestOfAnotherRepository"},
+	{egress.Webhook, "egress/judge.go", "	case !row.Exports && !a.Declared:", "	case !row.Exports && !a.Declared && row.ID == \"\":", "test/egress", "TestR13EventsStayInside"},
+	{egress.Webhook, "server/server.go", "dial.Webhook: {Anywhere: true}", "dial.Webhook: {Anywhere: true, Inside: true}", "test/egress", "TestR13EventsStayInside"},
 	{egress.Referrer, "oci/server.go", `{kindReferrers, "GET", toPull,`, `{kindReferrers, "GET", toEnter,`, "registry", "TestReferrers"},
 	{egress.Names, "oci/server.go", `{kindCatalog, "GET", toList,`, `{kindCatalog, "GET", toEnter,`, "registry", "TestTagsAndCatalog"},
 	{egress.Names, "oci/server.go", `{kindAcrTags, "GET", toLook,`, `{kindAcrTags, "GET", toEnter,`, "registry", "TestTokensAndScopeMaps"},

@@ -11,8 +11,8 @@ import (
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
-	"github.com/embargo-registry/embargo/providers/containerregistry/tokens"
 	"github.com/embargo-registry/embargo/registry"
+	"github.com/embargo-registry/embargo/webhook"
 )
 
 // TypeName is the full name of the type.
@@ -24,8 +24,8 @@ const nameText = "A registry's name has 5 to 50 letters and digits."
 
 const takenText = "The registry name %s is already in use. You can check if the name is already claimed using following API: https://aka.ms/acr/check-name-availability"
 
-// Type declares the type.
-func Type(o Options) arm.Resource {
+// Type declares the type, with further actions that belong to its children.
+func Type(o Options, further ...arm.Action) arm.Resource {
 	k := kind{o}
 	return &arm.Type[document]{
 		Name: TypeName, Display: "Container Registry", Scope: arm.InGroup, Verbs: arm.AllVerbs,
@@ -33,15 +33,14 @@ func Type(o Options) arm.Resource {
 		GlobalName: true, TakenFault: fault.RegistryNameInUse,
 		TakenText: takenText,
 		Admit:     admit, Apply: k.apply, View: k.view,
-		Actions: []arm.Action{
+		Actions: append([]arm.Action{
 			arm.Do(arm.Action{Name: "listCredentials", Display: "List the admin user's passwords"}, k.listCredentials),
 			arm.Do(arm.Action{Name: "regenerateCredential", Display: "Regenerate one of the admin user's passwords"}, k.regenerateCredential),
 			arm.Do(arm.Action{Name: "listUsages", Method: "GET", Reads: true, Right: TypeName + "/listUsages/read", Display: "List the registry's usages"}, k.listUsages),
 			arm.Do(arm.Action{Name: "privateLinkResources", Method: "GET", Reads: true, API: "2019-12-01-preview..; 2021-09-01..", Display: "List private link resources"}, k.links),
 			arm.Do(arm.Action{Name: "privateLinkResources/{name}", Method: "GET", Reads: true, Right: TypeName + "/privateLinkResources/read", API: "2019-12-01-preview..; 2021-09-01..", Display: "Get a private link resource"}, k.link),
-			tokens.Generate(o.Identity),
 			arm.Begin(arm.Action{Name: "importImage", Display: "Import an image"}, k.importImage),
-		},
+		}, further...),
 	}
 }
 
@@ -154,7 +153,8 @@ func (k kind) listUsages(tx *arm.Tx, c arm.Call[arm.None]) (usages, error) {
 	if err != nil {
 		return usages{}, err
 	}
-	out := usages{[]usage{{"Size", included[row.SKU], size, "Bytes"}}}
+	hooks := len(tx.World().Children(c.ID, TypeName+"/webhooks"))
+	out := usages{[]usage{{"Size", included[row.SKU], size, "Bytes"}, {"Webhooks", int64(webhook.Most(row.SKU)), int64(hooks), "Count"}}}
 	if row.SKU == premium {
 		out.Value = append(out.Value, usage{"Geo-replications", -1, 1, "Count"}, usage{"IPRules", 200, int64(len(row.IPRules)), "Count"})
 	}

@@ -13,11 +13,13 @@ import (
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
-	"github.com/embargo-registry/embargo/providers/containerregistry/scopemaps"
 )
 
 // TypeName is the full name of the type.
 const TypeName = "Microsoft.ContainerRegistry/registries/tokens"
+
+// scopeMaps is the type of scope maps.
+const scopeMaps = "Microsoft.ContainerRegistry/registries/scopeMaps"
 
 const apis = "2019-05-01-preview..; 2022-12-01.."
 
@@ -67,7 +69,7 @@ func Type(ids *identity.Service) arm.Resource {
 // mapOf is the name of the scope map that an id names, "" when it is none of the registry.
 func mapOf(registry name.ResourceID, id string) string {
 	at, err := name.ParseResourceID(id)
-	if err != nil || !strings.EqualFold(at.Type(), scopemaps.TypeName) || !at.Parent().Equal(registry) {
+	if err != nil || !strings.EqualFold(at.Type(), scopeMaps) || !at.Parent().Equal(registry) {
 		return ""
 	}
 	return at.Name()
