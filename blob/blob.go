@@ -58,6 +58,8 @@ type Store struct {
 	chunks chunkPool
 
 	mu sync.Mutex
+	// damaged is the content that a scrub found changed on the disk, until it is pushed again.
+	damaged map[name.Digest]struct{}
 	// writing holds the uploads that a request writes at the moment.
 	writing map[string]struct{}
 }
@@ -81,7 +83,8 @@ func New(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{db: o.DB, dir: dir, clock: o.Clock, log: o.Log, small: small, writing: map[string]struct{}{}}, nil
+	s := &Store{db: o.DB, dir: dir, clock: o.Clock, log: o.Log, small: small, writing: map[string]struct{}{}, damaged: map[name.Digest]struct{}{}}
+	return s, s.loadDamaged()
 }
 
 // Sealed is content that is durable and whose digest is verified, not yet committed.
@@ -125,8 +128,12 @@ func (s *Store) Commit(tx *meta.Tx, c Sealed) error {
 	if c.key == "" {
 		return errors.New("blob: nothing was sealed")
 	}
-	n, err := tx.Exec(`INSERT INTO blobs (domain, digest, object_key, size, state) VALUES ($1, $2, $3, $4, 'live') ON CONFLICT (domain, digest) DO NOTHING`,
-		domain, string(c.Digest), c.key, c.Size)
+	// A row that is there is locked until the transaction ends, so that a collection running at the same time finds it in use; damaged content is replaced.
+	var key string
+	err := tx.Row(`INSERT INTO blobs (domain, digest, object_key, size, state) VALUES ($1, $2, $3, $4, 'live')
+ ON CONFLICT (domain, digest) DO UPDATE SET freed_us = 0, state = 'live',
+  object_key = CASE WHEN blobs.state = 'live' THEN blobs.object_key ELSE excluded.object_key END RETURNING object_key`,
+		domain, string(c.Digest), c.key, c.Size).Scan(&key)
 	if err != nil {
 		return err
 	}
@@ -135,8 +142,10 @@ func (s *Store) Commit(tx *meta.Tx, c Sealed) error {
 			return err
 		}
 	}
-	if n == 0 {
+	if key != c.key {
 		tx.OnCommit(func() { s.discard(c.key) })
+	} else {
+		tx.OnCommit(func() { s.healed(c.Digest) })
 	}
 	return nil
 }

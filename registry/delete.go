@@ -89,6 +89,11 @@ func manifestUnlocked(tx *meta.Tx, repository string, repo name.Repository, d na
 
 // dropManifest removes a manifest's rows.
 func dropManifest(tx *meta.Tx, repository string, d name.Digest) error {
+	// What it named is not collected at once: somebody may be about to name it again.
+	if _, err := tx.Exec(`UPDATE blob_links SET touched_us = $1 WHERE repository = $2 AND digest IN (SELECT child FROM manifest_refs WHERE repository = $2 AND digest = $3)`,
+		meta.Micros(tx.Now()), repository, string(d)); err != nil {
+		return err
+	}
 	for _, query := range []string{
 		`DELETE FROM tags WHERE repository = $1 AND digest = $2`,
 		`DELETE FROM manifest_refs WHERE repository = $1 AND digest = $2`,

@@ -42,6 +42,9 @@ func (s *Service) decide(ctx context.Context, c oci.Call, w wish) (oci.Descripto
 		if d, err = w.find(tx); err != nil {
 			return err
 		}
+		if d.Digest != "" && s.blobs.Damaged(d.Digest) {
+			return fault.New(fault.BlobUnknown, "The content %s is damaged on the registry's disk: push it again, and it is served again.", d.Digest).Carrying(map[string]string{"digest": string(d.Digest)})
+		}
 		decision, err = s.gate.Decide(tx, s.ask(c, w, d))
 		return err
 	})

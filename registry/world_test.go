@@ -42,6 +42,8 @@ type world struct {
 	oci   *oci.Server
 	first identity.First
 
+	content string // the folder of the objects
+
 	public string // base URL of the public door
 	client *http.Client
 }
@@ -76,7 +78,8 @@ func newWorld(t *testing.T, db *meta.DB) *world {
 		}
 	})
 	w.gate = must[*egress.Gate](t)(egress.New(egress.Options{DB: db, Audit: w.audit}))
-	blobs := must[*blob.Store](t)(blob.New(blob.Options{DB: db, Dir: filepath.Join(dir, "content")}))
+	w.content = filepath.Join(dir, "content")
+	blobs := must[*blob.Store](t)(blob.New(blob.Options{DB: db, Dir: w.content}))
 	w.reg = must[*registry.Service](t)(registry.New(registry.Options{DB: db, Blobs: blobs, Gate: w.gate, Audit: w.audit, Identity: w.ids}))
 	w.doors = must[*network.Doors](t)(network.NewDoors(nil))
 	w.oci = must[*oci.Server](t)(oci.New(oci.Options{DB: db, Identity: w.ids, Registry: w.reg, Audit: w.audit, Locate: w.locate}))

@@ -78,10 +78,11 @@ func (u *upload) Finish(ctx context.Context, want name.Digest, rest io.Reader) e
 	})
 }
 
-// linkBlob makes stored content a member of a repository. Doing it again changes nothing.
+// linkBlob makes stored content a member of a repository. Doing it again keeps it from being collected for a while.
 func linkBlob(tx *meta.Tx, repository string, d name.Digest, size int64) error {
-	_, err := tx.Exec(`INSERT INTO blob_links (repository, digest, size, created_us) VALUES ($1, $2, $3, $4) ON CONFLICT (repository, digest) DO NOTHING`,
-		repository, string(d), size, meta.Micros(tx.Now()))
+	_, err := tx.Exec(`INSERT INTO blob_links (repository, digest, size, created_us, touched_us) VALUES ($1, $2, $3, $4, $5)
+ ON CONFLICT (repository, digest) DO UPDATE SET touched_us = excluded.touched_us`,
+		repository, string(d), size, meta.Micros(tx.Now()), meta.Micros(tx.Now()))
 	return err
 }
 

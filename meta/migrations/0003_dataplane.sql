@@ -16,7 +16,14 @@ ALTER TABLE manifests ADD COLUMN image_size BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE manifests ADD COLUMN updated_us BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE manifests ADD COLUMN untagged_us BIGINT NOT NULL DEFAULT 0;
 UPDATE manifests SET updated_us = created_us;
+CREATE INDEX manifests_digest ON manifests (digest);
+ALTER TABLE blob_links ADD COLUMN touched_us BIGINT NOT NULL DEFAULT 0;
+UPDATE blob_links SET touched_us = created_us;
 CREATE INDEX manifests_updated ON manifests (repository, updated_us, digest);
+
+-- == blob ==
+ALTER TABLE blobs ADD COLUMN freed_us BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX blobs_freed ON blobs (freed_us);
 
 -- == identity ==
 CREATE TABLE scope_maps (

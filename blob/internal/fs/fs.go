@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"github.com/embargo-registry/embargo/durable"
 )
@@ -118,6 +119,32 @@ func (d *Dir) Read(key string) (*os.File, error) {
 		return nil, err
 	}
 	return os.Open(p)
+}
+
+// Walk visits all objects with their size and the time of their last change. What comes or goes meanwhile may be visited or not.
+func (d *Dir) Walk(visit func(key string, size int64, changed time.Time) error) error {
+	for i := range 256 {
+		entries, err := os.ReadDir(filepath.Join(d.root, fmt.Sprintf("%02x", i)))
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if !keyForm.MatchString(e.Name()) || !e.Type().IsRegular() {
+				continue // not ours
+			}
+			st, err := e.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err == nil {
+				err = visit(e.Name(), st.Size(), st.ModTime())
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Remove deletes an object; one that is not there is no error.

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/embargo-registry/embargo/blob"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+)
+
+// uploadLife is how long an upload waits for its next part.
+const uploadLife = 7 * 24 * time.Hour
+
+// Collect removes what nothing needs any more: uploads nobody went on with, blobs that no manifest of their repository names, and content that no repository holds, each when it
+// has been so for the grace. It never stops a push or a pull.
+func (s *Service) Collect(ctx context.Context, grace time.Duration, dryRun bool) (blob.Collected, error) {
+	if !dryRun {
+		if err := s.unlink(ctx, grace); err != nil {
+			return blob.Collected{}, err
+		}
+	}
+	return s.blobs.Collect(ctx, blob.Collection{Used: used, Unused: unused, Grace: grace, UploadLife: uploadLife, DryRun: dryRun})
+}
+
+// Scrub compares all content with its digest. See blob.Store.
+func (s *Service) Scrub(ctx context.Context, tell func(blob.Scrubbed)) (blob.Scrubbed, error) {
+	return s.blobs.Scrub(ctx, tell)
+}
+
+// unlink takes the blobs that no manifest names out of their repositories, a repository at a time, each locked meanwhile so that no manifest comes that names them.
+func (s *Service) unlink(ctx context.Context, grace time.Duration) error {
+	for after := ""; ; {
+		var id string
+		err := s.db.Read(ctx, func(tx *meta.Tx) error {
+			return tx.Row(`SELECT id FROM repositories WHERE id > $1 ORDER BY id LIMIT 1`, after).Scan(&id)
+		})
+		if errors.Is(err, meta.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		after = id
+		err = s.db.Write(ctx, func(tx *meta.Tx) error {
+			var one string
+			err := tx.Lock(`SELECT id FROM repositories WHERE id = $1`, id).Scan(&one)
+			if errors.Is(err, meta.ErrNotFound) {
+				return nil
+			}
+			if err == nil {
+				_, err = tx.Exec(`DELETE FROM blob_links WHERE repository = $1 AND touched_us < $2 AND NOT EXISTS
+ (SELECT 1 FROM manifest_refs WHERE repository = blob_links.repository AND child = blob_links.digest)`, id, meta.Micros(tx.Now().Add(-grace)))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// used reports whether a repository holds the content.
+func used(tx *meta.Tx, d name.Digest) (bool, error) {
+	var one int
+	err := tx.Row(`SELECT 1 FROM blob_links WHERE digest = $1 UNION ALL SELECT 1 FROM manifests WHERE digest = $1 LIMIT 1`, string(d)).Scan(&one)
+	if errors.Is(err, meta.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// unused lists content that no repository holds, and content that is marked as such and may be held again.
+func unused(tx *meta.Tx, after name.Digest, limit int) ([]name.Digest, error) {
+	rows, err := tx.Query(`SELECT digest FROM blobs b WHERE digest > $1 AND (freed_us <> 0 OR NOT EXISTS (SELECT 1 FROM blob_links WHERE digest = b.digest)
+ AND NOT EXISTS (SELECT 1 FROM manifests WHERE digest = b.digest)) ORDER BY digest LIMIT $2`, string(after), limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var list []name.Digest
+	for rows.Next() {
+		var d name.Digest
+		if err := rows.Scan(&d); err != nil {
+			return nil, err
+		}
+		list = append(list, d)
+	}
+	return list, rows.Err()
+}
