@@ -18,6 +18,8 @@ const uploadLife = 7 * 24 * time.Hour
 // Collect removes what nothing needs any more: uploads nobody went on with, blobs that no manifest of their repository names, and content that no repository holds, each when it
 // has been so for the grace. It never stops a push or a pull.
 func (s *Service) Collect(ctx context.Context, grace time.Duration, dryRun bool) (blob.Collected, error) {
+	s.collecting.Lock()
+	defer s.collecting.Unlock()
 	if !dryRun {
 		if err := s.unlink(ctx, grace); err != nil {
 			return blob.Collected{}, err

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"sync"
 
 	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/blob"
@@ -47,6 +48,8 @@ type Service struct {
 	identity *identity.Service
 	random   io.Reader
 	log      *slog.Logger
+
+	collecting sync.Mutex // one collection at a time
 }
 
 var _ oci.Registry = (*Service)(nil)

@@ -121,6 +121,10 @@ func (a *adminSocket) route(w http.ResponseWriter, r *http.Request) error {
 		return a.status(w, r)
 	case what == "POST backups" && len(parts) == 2:
 		return a.backup(w, r)
+	case what == "POST gc" && len(parts) == 2:
+		return a.collect(w, r)
+	case what == "POST scrub" && len(parts) == 2:
+		return a.scrub(w, r)
 	case what == "POST restore" && len(parts) == 3 && parts[2] == "confirm":
 		return a.confirm(w, r)
 	case parts[1] == "principals":

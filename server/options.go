@@ -49,6 +49,8 @@ type Options struct {
 	MaxConnections, MaxRequests int
 	// StallTimeout ends an exchange in which nothing moves for so long (0: 1 min).
 	StallTimeout time.Duration
+	// GCInterval is how often unused content is collected (0: 1 h), GCGrace how long it stays before (0: 24 h).
+	GCInterval, GCGrace time.Duration
 	// MinFreeDisk is how many bytes must be free on the disk of Data for the server to be ready (0: 256 MiB).
 	MinFreeDisk int64
 	// ACME gets certificates from an ACME server; without a Directory none are asked for.
@@ -258,6 +260,12 @@ func (o *Options) fill() {
 	}
 	if o.StallTimeout <= 0 {
 		o.StallTimeout = time.Minute
+	}
+	if o.GCInterval <= 0 {
+		o.GCInterval = time.Hour
+	}
+	if o.GCGrace <= 0 {
+		o.GCGrace = 24 * time.Hour
 	}
 	if o.MinFreeDisk <= 0 {
 		o.MinFreeDisk = 256 << 20

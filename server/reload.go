@@ -20,18 +20,24 @@ type limits struct {
 	stall    atomic.Int64 // nanoseconds
 	most     atomic.Int64 // requests at a time
 	answered atomic.Int64 // requests being answered
+	every    atomic.Int64 // nanoseconds between two collections
+	keep     atomic.Int64 // nanoseconds that unused content stays
 }
 
 func (l *limits) set(o Options) {
 	l.stall.Store(int64(o.StallTimeout))
 	l.most.Store(int64(o.MaxRequests))
+	l.every.Store(int64(o.GCInterval))
+	l.keep.Store(int64(o.GCGrace))
 }
 
 // enter reports whether one more request may be answered; leave ends it either way.
 func (l *limits) enter() bool { return l.answered.Add(1) <= l.most.Load() }
 func (l *limits) leave()      { l.answered.Add(-1) }
 
-func (l *limits) pace() time.Duration { return time.Duration(l.stall.Load()) }
+func (l *limits) collecting() time.Duration { return time.Duration(l.every.Load()) }
+func (l *limits) grace() time.Duration      { return time.Duration(l.keep.Load()) }
+func (l *limits) pace() time.Duration       { return time.Duration(l.stall.Load()) }
 
 // certificates are the TLS configurations of public and of private doors.
 type certificates struct{ public, private *tls.Config }

@@ -330,6 +330,9 @@ func (s *Server) Run(ctx context.Context) error {
 	jobsDone := make(chan struct{})
 	go func() {
 		defer close(jobsDone)
+		var collecting sync.WaitGroup
+		collecting.Go(func() { s.collector(jobs) })
+		defer collecting.Wait()
 		if err := s.rooms.run(jobs); err != nil {
 			select {
 			case failed <- err:

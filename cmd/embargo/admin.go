@@ -105,7 +105,12 @@ func (a *admin) value(ctx context.Context, method, path string, body any) (any, 
 
 // decode sends a request and decodes the answer into v.
 func (a *admin) decode(ctx context.Context, method, path string, v any) error {
-	r, err := a.do(ctx, method, path, nil)
+	return a.send(ctx, method, path, nil, v)
+}
+
+// send is decode with a body.
+func (a *admin) send(ctx context.Context, method, path string, body, v any) error {
+	r, err := a.do(ctx, method, path, body)
 	if err != nil {
 		return err
 	}

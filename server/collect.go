@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/blob"
+	"github.com/embargo-registry/embargo/fault"
+)
+
+// collector removes what nothing needs any more, now and then, until ctx ends.
+func (s *Server) collector(ctx context.Context) {
+	for {
+		pause := time.NewTimer(s.limits.collecting())
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-pause.C:
+		}
+		done, err := s.rooms.registry.Collect(ctx, s.limits.grace(), false)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.log.Error("unused content could not be collected; it is tried again", "error", err)
+		case done != (blob.Collected{}):
+			s.log.Info("unused content was collected", "content", done.Content, "bytes", done.ContentBytes, "files", done.Files, "uploads", done.Uploads)
+		}
+	}
+}
+
+// collect runs a collection for the command, and answers what it removed or would remove.
+func (a *adminSocket) collect(w http.ResponseWriter, r *http.Request) error {
+	var asked struct{ DryRun bool }
+	if err := body(r, &asked); err != nil {
+		return err
+	}
+	done, err := a.rooms.registry.Collect(r.Context(), a.of.limits.grace(), asked.DryRun)
+	if err != nil {
+		return err
+	}
+	if !asked.DryRun {
+		a.rooms.audit.Note(audit.Record{Kind: audit.Security, Action: "Embargo.Containment/collect/action", Outcome: audit.Succeeded, Caller: socketCaller(), Source: localSource(), Resource: "content"})
+	}
+	reply(w, http.StatusOK, done)
+	return nil
+}
+
+// ScrubEvent is a line of a scrub's answer: its progress, and at the end what it found or why it failed.
+type ScrubEvent struct {
+	Found blob.Scrubbed `json:"found"`
+	Done  bool          `json:"done"`
+	Error string        `json:"error,omitempty"`
+}
+
+// scrub compares all content with its digests. Its answer is a stream of events, because that takes its time.
+func (a *adminSocket) scrub(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	lines, out := json.NewEncoder(w), http.NewResponseController(w)
+	tell := func(e ScrubEvent) {
+		// Who asked may be gone; then the request's context ends the scrub.
+		_ = errors.Join(lines.Encode(e), out.Flush())
+	}
+	found, err := a.rooms.registry.Scrub(r.Context(), func(s blob.Scrubbed) { tell(ScrubEvent{Found: s}) })
+	e := ScrubEvent{Found: found, Done: true}
+	if err != nil {
+		e.Error = a.told(r, fault.From(err), err)
+	}
+	record := audit.Record{Kind: audit.Security, Action: "Embargo.Containment/scrub/action", Outcome: audit.Succeeded, Caller: socketCaller(), Source: localSource(), Resource: "content"}
+	if err != nil {
+		record.Outcome, record.Reason = audit.Failed, e.Error
+	}
+	a.rooms.audit.Note(record)
+	tell(e)
+	return nil
+}
