@@ -14,6 +14,9 @@ import (
 	"github.com/embargo-registry/embargo/fault"
 )
 
+// Collected is what a collection removed, or would remove.
+type Collected = blob.Collected
+
 // collector removes what nothing needs any more, now and then, until ctx ends.
 func (s *Server) collector(ctx context.Context) {
 	for {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/embargo-registry/embargo/blob"
 	"github.com/embargo-registry/embargo/server"
 )
 
@@ -29,7 +28,7 @@ func gcCommand() *cobra.Command {
 	a.flags(c.Flags())
 	c.Flags().BoolVar(&dry, "dry-run", false, "Say what would be removed now, and remove nothing")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		var done blob.Collected
+		var done server.Collected
 		if err := a.send(cmd.Context(), http.MethodPost, "/v1/gc", map[string]any{"dryRun": dry}, &done); err != nil {
 			return err
 		}
