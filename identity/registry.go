@@ -33,6 +33,9 @@ var actions = map[Verb]struct{ legacy, data string }{
 	Delete:        {acr + "artifacts/delete", acr + "repositories/content/delete"},
 	MetadataRead:  {acr + "pull/read", acr + "repositories/metadata/read"},
 	MetadataWrite: {acr + "push/write", acr + "repositories/metadata/write"},
+	// No built-in role names these but those that name everything. In the mode of repository permissions who may delete may look into the bin and bring back.
+	DeletedRead:    {acr + "deleted/read", acr + "repositories/content/delete"},
+	DeletedRestore: {acr + "deleted/restore/action", acr + "repositories/content/delete"},
 }
 
 // CanRepository reports whether the caller may do the verb on a repository of the registry, by its rights now and within its token's scope.
@@ -57,6 +60,16 @@ func (s *Service) CanRepository(tx *meta.Tx, c Caller, row meta.RegistryRow, rep
 		return s.holds(tx, c, act.data, scope, true)
 	}
 	return s.holds(tx, c, act.legacy, scope, false)
+}
+
+// CanDeletedCatalog reports whether the caller may list the repositories that hold something deleted.
+func (s *Service) CanDeletedCatalog(tx *meta.Tx, c Caller, row meta.RegistryRow) (bool, error) {
+	if !narrowedTo(c, "registry", "deleted_catalog", "*") {
+		return false, nil
+	}
+	whole := c
+	whole.Access, whole.Narrowed = nil, false
+	return s.CanRepository(tx, whole, row, "any", DeletedRead)
 }
 
 // CanCatalog reports whether the caller may list the registry's repositories.
@@ -166,7 +179,11 @@ func (s *Service) IssueAccess(ctx context.Context, tx *meta.Tx, row meta.Registr
 // grantAction adds to have what an asked action comes to.
 func (s *Service) grantAction(tx *meta.Tx, row meta.RegistryRow, c Caller, a Access, action string, have []string) ([]string, error) {
 	if a.Type == "registry" {
-		ok, err := s.CanCatalog(tx, c, row)
+		can := s.CanCatalog
+		if a.Name == "deleted_catalog" {
+			can = s.CanDeletedCatalog
+		}
+		ok, err := can(tx, c, row)
 		if ok && action == "*" {
 			have = append(have, "*")
 		}

@@ -27,6 +27,9 @@ const (
 	Delete        Verb = "delete"
 	MetadataRead  Verb = "metadata_read"
 	MetadataWrite Verb = "metadata_write"
+	// DeletedRead and DeletedRestore are of what was deleted for a while.
+	DeletedRead    Verb = "deleted_read"
+	DeletedRestore Verb = "deleted_restore"
 )
 
 // verbs in the order in which a granted "*" lists them.
@@ -68,7 +71,7 @@ func parseScope(s string) (Access, bool) {
 			return Access{}, false
 		}
 	case "registry":
-		if a.Name != "catalog" {
+		if a.Name != "catalog" && a.Name != "deleted_catalog" {
 			return Access{}, false
 		}
 	default:

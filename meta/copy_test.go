@@ -187,11 +187,15 @@ func TestRestoreOfAnOlderSchema(t *testing.T) {
 		url := metatest.URL(t, map[bool]string{true: "postgres", false: "sqlite"}[db.Postgres()])
 		err := meta.Restore(t.Context(), options(url), 1, func(put func(t meta.Table, values []any) error) error {
 			return taken.source(func(t meta.Table, values []any) error {
-				at := slices.IndexFunc(t.Columns, func(c meta.Column) bool { return c.Name == "held" }) // schema 1 had none
-				if t.Name == "registries" && at >= 0 {
-					t.Columns, values = slices.Delete(slices.Clone(t.Columns), at, at+1), slices.Delete(slices.Clone(values), at, at+1)
+				later := []string{"held", "retention", "retention_days", "retention_since_us", "soft_delete", "soft_delete_days"} // schema 1 had none of these
+				old := meta.Table{Name: t.Name}
+				var kept []any
+				for i, c := range t.Columns {
+					if t.Name != "registries" || !slices.Contains(later, c.Name) {
+						old.Columns, kept = append(old.Columns, c), append(kept, values[i])
+					}
 				}
-				return put(t, values)
+				return put(old, kept)
 			})
 		}, nothing)
 		if err != nil {

@@ -184,13 +184,17 @@ func (x *exchange) acrPage() (Page, error) {
 
 // acrNext links to the page behind last.
 func (x *exchange) acrNext(list, last string, p Page) {
+	x.acrNextOf("/acr/v1/"+string(x.at.repository)+list, last, p)
+}
+
+func (x *exchange) acrNextOf(path, last string, p Page) {
 	q := url.Values{"last": {last}, "n": {strconv.Itoa(p.N)}}
 	for _, name := range []string{"orderby", "digest", "api-version"} {
 		if v := x.r.URL.Query().Get(name); v != "" {
 			q.Set(name, v)
 		}
 	}
-	x.link("/acr/v1/"+string(x.at.repository)+list, q)
+	x.link(path, q)
 }
 
 // changeBody is what a PATCH may change; what it does not name stays.

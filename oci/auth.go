@@ -48,7 +48,10 @@ func (x *exchange) authorise(tx *meta.Tx, need right) error {
 
 // may asks for a verb of token scopes.
 func (x *exchange) may(tx *meta.Tx, c identity.Caller, typ, of, verb string) (bool, error) {
-	if typ == "registry" {
+	switch {
+	case typ == "registry" && of == "deleted_catalog":
+		return x.s.o.Identity.CanDeletedCatalog(tx, c, x.call.Registry)
+	case typ == "registry":
 		return x.s.o.Identity.CanCatalog(tx, c, x.call.Registry)
 	}
 	return x.s.o.Identity.CanRepository(tx, c, x.call.Registry, name.Repository(of), identity.Verb(verb))
@@ -56,8 +59,11 @@ func (x *exchange) may(tx *meta.Tx, c identity.Caller, typ, of, verb string) (bo
 
 // scope is the type and name of what the path asks for, in the words of token scopes.
 func (x *exchange) scope() (typ, of string) {
-	if x.at.kind == kindCatalog || x.at.kind == kindAcrCatalog {
+	switch x.at.kind {
+	case kindCatalog, kindAcrCatalog:
 		return "registry", "catalog"
+	case kindDeletedCatalog:
+		return "registry", "deleted_catalog"
 	}
 	return "repository", string(x.at.repository)
 }

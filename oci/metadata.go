@@ -84,3 +84,31 @@ type Metadata interface {
 	// SetAttributes changes what may be done with a repository, or with the tag or manifest of it that the reference names. Errors: NameUnknown, TagUnknown, ManifestUnknown.
 	SetAttributes(ctx context.Context, c Call, of name.Reference, change Change) error
 }
+
+// DeletedManifest is a manifest that can be restored.
+type DeletedManifest struct {
+	Digest           name.Digest
+	MediaType        string
+	Size, ImageSize  int64
+	Architecture, OS string
+	Created, Deleted time.Time
+}
+
+// DeletedTag is a tag that was deleted, and where it pointed.
+type DeletedTag struct {
+	Name    name.Tag
+	Digest  name.Digest
+	Deleted time.Time
+}
+
+// Bin is what was deleted for a while (softDeletePolicy). Every method may also fail as Reader's do.
+type Bin interface {
+	// DeletedRepositories lists the repositories that hold something deleted.
+	DeletedRepositories(ctx context.Context, c Call, last string, n int) (list []string, more bool, err error)
+	// DeletedManifests lists deleted manifests.
+	DeletedManifests(ctx context.Context, c Call, repo name.Repository, p Page) (list []DeletedManifest, more bool, err error)
+	// DeletedTags lists deleted tags, in the order of their deletion.
+	DeletedTags(ctx context.Context, c Call, repo name.Repository) ([]DeletedTag, error)
+	// Restore brings a manifest back and points the reference's tag, if it has one, to it; force takes the tag from another manifest. Errors: ManifestUnknown, Conflict, Unsupported.
+	Restore(ctx context.Context, c Call, to name.Reference, force bool) error
+}

@@ -29,6 +29,10 @@ const (
 	kindAcrTag
 	kindAcrManifests
 	kindAcrManifest
+	kindDeletedCatalog
+	kindDeletedTags
+	kindDeletedManifests
+	kindDeletedManifest
 )
 
 // target is a parsed path. Repository is set for every kind below kindCatalog but the token endpoints; of Tag, Digest and Upload, what
@@ -98,6 +102,9 @@ func acrPath(path, rest string) (target, error) {
 	if rest == "_catalog" {
 		return target{kind: kindAcrCatalog}, nil
 	}
+	if deleted, ok := strings.CutPrefix(rest, "_deleted/"); ok {
+		return deletedPath(path, deleted)
+	}
 	head, last := cutLast(rest)
 	switch last {
 	case "_tags":
@@ -115,6 +122,24 @@ func acrPath(path, rest string) (target, error) {
 		return target{}, unknownPath(path)
 	}
 	return repositoryPath(target{kind: kindAcrRepository}, rest)
+}
+
+// deletedPath reads what stands behind /acr/v1/_deleted/.
+func deletedPath(path, rest string) (target, error) {
+	if rest == "_catalog" {
+		return target{kind: kindDeletedCatalog}, nil
+	}
+	head, last := cutLast(rest)
+	switch last {
+	case "_tags":
+		return repositoryPath(target{kind: kindDeletedTags}, head)
+	case "_manifests":
+		return repositoryPath(target{kind: kindDeletedManifests}, head)
+	}
+	if repo, word := cutLast(head); word == "_manifests" {
+		return digestPath(kindDeletedManifest, repo, last)
+	}
+	return target{}, unknownPath(path)
 }
 
 func tagPath(repo, tag string) (target, error) {

@@ -124,4 +124,5 @@ type Registry interface {
 	Deleter
 	Lister
 	Metadata
+	Bin
 }

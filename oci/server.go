@@ -88,6 +88,8 @@ var (
 	toList   = right{[]string{"*"}, "*"}
 	toLook   = right{[]string{"metadata_read"}, "metadata_read"}
 	toMark   = right{[]string{"metadata_write"}, "metadata_write"}
+	toSift   = right{[]string{"deleted_read"}, "deleted_read"}
+	toBring  = right{[]string{"deleted_read", "deleted_restore"}, "deleted_read,deleted_restore"}
 	toEnter  = right{}
 )
 
@@ -130,6 +132,10 @@ var routes = []route{
 	{kindAcrManifests, "GET", toLook, (*exchange).listManifests},
 	{kindAcrManifest, "GET", toLook, (*exchange).showManifest},
 	{kindAcrManifest, "PATCH", toMark, (*exchange).changeAttributes},
+	{kindDeletedCatalog, "GET", toList, (*exchange).deletedCatalog},
+	{kindDeletedTags, "GET", toSift, (*exchange).deletedTags},
+	{kindDeletedManifests, "GET", toSift, (*exchange).deletedManifests},
+	{kindDeletedManifest, "POST", toBring, (*exchange).restore},
 	{kindToken, "GET", toEnter, (*exchange).tokenByGet},
 	{kindToken, "POST", toEnter, (*exchange).tokenByPost},
 	{kindExchange, "POST", toEnter, (*exchange).exchangeToken},
@@ -244,6 +250,10 @@ func (r right) action() string {
 		return registries + "artifacts/delete"
 	case slices.Contains(r.needs, "*"):
 		return registries + "catalog/read"
+	case slices.Contains(r.needs, "deleted_restore"):
+		return registries + "deleted/restore/action"
+	case slices.Contains(r.needs, "deleted_read"):
+		return registries + "deleted/read"
 	case slices.Contains(r.needs, "metadata_read"):
 		return registries + "metadata/read"
 	case slices.Contains(r.needs, "metadata_write"):

@@ -68,7 +68,8 @@ func (s *Service) unlink(ctx context.Context, grace time.Duration) error {
 // used reports whether a repository holds the content.
 func used(tx *meta.Tx, d name.Digest) (bool, error) {
 	var one int
-	err := tx.Row(`SELECT 1 FROM blob_links WHERE digest = $1 UNION ALL SELECT 1 FROM manifests WHERE digest = $1 LIMIT 1`, string(d)).Scan(&one)
+	err := tx.Row(`SELECT 1 FROM blob_links WHERE digest = $1 UNION ALL SELECT 1 FROM manifests WHERE digest = $1
+ UNION ALL SELECT 1 FROM deleted_manifests WHERE digest = $1 LIMIT 1`, string(d)).Scan(&one)
 	if errors.Is(err, meta.ErrNotFound) {
 		return false, nil
 	}
@@ -78,7 +79,7 @@ func used(tx *meta.Tx, d name.Digest) (bool, error) {
 // unused lists content that no repository holds, and content that is marked as such and may be held again.
 func unused(tx *meta.Tx, after name.Digest, limit int) ([]name.Digest, error) {
 	rows, err := tx.Query(`SELECT digest FROM blobs b WHERE digest > $1 AND (freed_us <> 0 OR NOT EXISTS (SELECT 1 FROM blob_links WHERE digest = b.digest)
- AND NOT EXISTS (SELECT 1 FROM manifests WHERE digest = b.digest)) ORDER BY digest LIMIT $2`, string(after), limit)
+ AND NOT EXISTS (SELECT 1 FROM manifests WHERE digest = b.digest) AND NOT EXISTS (SELECT 1 FROM deleted_manifests WHERE digest = b.digest)) ORDER BY digest LIMIT $2`, string(after), limit)
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ func (s *Service) DeleteManifest(ctx context.Context, c oci.Call, repo name.Repo
 		if err := tellDelete(tx, id, d, eventOf(c, http.MethodDelete, repo)); err != nil {
 			return "", d, err
 		}
-		return "manifest", d, dropManifest(tx, id, d)
+		return "manifest", d, s.dropManifest(tx, c.Registry.ID, id, d)
 	})
 }
 
@@ -85,6 +85,18 @@ func manifestUnlocked(tx *meta.Tx, repository string, repo name.Repository, d na
 		err = l.forbids(noChange, tagCalled(repo, t))
 	}
 	return err
+}
+
+// dropManifest removes a manifest and its tags from sight: for good, or, where the registry's softDeletePolicy says so, for a while.
+func (s *Service) dropManifest(tx *meta.Tx, registry, repository string, d name.Digest) error {
+	row, err := tx.RegistryByID(registry)
+	if err != nil {
+		return err
+	}
+	if row.SoftDelete {
+		return putAside(tx, repository, d)
+	}
+	return dropManifest(tx, repository, d)
 }
 
 // dropManifest removes a manifest's rows.
@@ -119,7 +131,7 @@ func (s *Service) DeleteTag(ctx context.Context, c oci.Call, repo name.Repositor
 			err = was.locks.forbids(noChange, tagCalled(repo, t))
 		}
 		if err == nil {
-			_, err = tx.Exec(`DELETE FROM tags WHERE repository = $1 AND name = $2`, id, string(t))
+			err = s.dropTag(tx, c.Registry.ID, id, t, was.digest)
 		}
 		if err == nil {
 			err = untagged(tx, id, was.digest)
@@ -169,6 +181,12 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 		}
 		if gone.Manifests == nil {
 			return "", "", unknownRepository(repo)
+		}
+		if row, err := tx.RegistryByID(c.Registry.ID); err != nil || row.SoftDelete {
+			for _, d := range gone.Manifests {
+				err = errors.Join(err, putAside(tx, id, d))
+			}
+			return "repository", "", err
 		}
 		if err := tellRepositoryDelete(tx, c, repo, gone); err != nil {
 			return "", "", err

@@ -54,6 +54,8 @@ func dropRepository(do func(query string) error) error {
 		`DELETE FROM tags WHERE repository = $1`,
 		`DELETE FROM manifest_refs WHERE repository = $1`,
 		`DELETE FROM manifests WHERE repository = $1`,
+		`DELETE FROM deleted_tags WHERE repository = $1`,
+		`DELETE FROM deleted_manifests WHERE repository = $1`,
 		`DELETE FROM blob_links WHERE repository = $1`,
 		`DELETE FROM repositories WHERE id = $1`,
 	} {

@@ -12,8 +12,11 @@ import (
 	"github.com/embargo-registry/embargo/oci"
 )
 
-// actionMark is the action under which changes of attributes are recorded.
-const actionMark = "Microsoft.ContainerRegistry/registries/metadata/write"
+// The actions under which changes of attributes and restored manifests are recorded.
+const (
+	actionMark    = "Microsoft.ContainerRegistry/registries/metadata/write"
+	actionRestore = "Microsoft.ContainerRegistry/registries/deleted/restore/action"
+)
 
 // look has something of a repository described. Errors: NameUnknown, and gone (nil: NameUnknown too) when the repository holds no manifest.
 func (s *Service) look(ctx context.Context, c oci.Call, repo name.Repository, what string, gone error, fn func(tx *meta.Tx, r repository) error) error {

@@ -75,7 +75,7 @@ type Holding struct {
 // Holdings visits all content that a repository of a registry that exists holds, each digest once.
 func (s *Service) Holdings(tx *meta.Tx, visit func(h Holding) error) error {
 	// The one place where another package's table (blobs) is joined: one query, whatever the number of digests.
-	rows, err := tx.Query(`SELECT l.digest, MIN(r.registry), b.object_key, b.size FROM (SELECT repository, digest FROM blob_links UNION SELECT repository, digest FROM manifests) l
+	rows, err := tx.Query(`SELECT l.digest, MIN(r.registry), b.object_key, b.size FROM (SELECT repository, digest FROM blob_links UNION SELECT repository, digest FROM manifests UNION SELECT repository, digest FROM deleted_manifests) l
  JOIN repositories r ON r.id = l.repository JOIN registries g ON g.id = r.registry JOIN blobs b ON b.digest = l.digest GROUP BY l.digest, b.object_key, b.size`)
 	if err != nil {
 		return err

@@ -224,6 +224,9 @@ func insertManifest(tx *meta.Tx, repository string, m manifest, d name.Digest, s
 	if err != nil || n == 0 {
 		return err
 	}
+	if _, err := tx.Exec(`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`, repository, string(d)); err != nil {
+		return err // it is back
+	}
 	for _, r := range m.refs {
 		_, err := tx.Exec(`INSERT INTO manifest_refs (repository, digest, child, kind) VALUES ($1, $2, $3, $4) ON CONFLICT (repository, digest, child, kind) DO NOTHING`,
 			repository, string(d), string(r.digest), r.kind)

@@ -17,6 +17,29 @@ import (
 // Collected is what a collection removed, or would remove.
 type Collected = blob.Collected
 
+// purging is how often the registries' policies are asked what they delete.
+const purging = time.Minute
+
+// purger deletes what the registries' retention and soft delete policies say, until ctx ends.
+func (s *Server) purger(ctx context.Context) {
+	for tick := time.NewTicker(purging); ; {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+		}
+		gone, err := s.rooms.registry.Purge(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			s.log.Error("the policies' deletions did not end; they are tried again", "error", err)
+		case gone > 0:
+			s.log.Info("manifests were deleted by the registries' policies", "manifests", gone)
+		}
+	}
+}
+
 // collector removes what nothing needs any more, now and then, until ctx ends.
 func (s *Server) collector(ctx context.Context) {
 	for {

@@ -332,6 +332,7 @@ func (s *Server) Run(ctx context.Context) error {
 		defer close(jobsDone)
 		var collecting sync.WaitGroup
 		collecting.Go(func() { s.collector(jobs) })
+		collecting.Go(func() { s.purger(jobs) })
 		defer collecting.Wait()
 		if err := s.rooms.run(jobs); err != nil {
 			select {

@@ -4,6 +4,13 @@
 
 -- +goose Up
 
+-- == meta ==
+ALTER TABLE registries ADD COLUMN retention BOOLEAN NOT NULL DEFAULT FALSE;
+ALTER TABLE registries ADD COLUMN retention_days BIGINT NOT NULL DEFAULT 7;
+ALTER TABLE registries ADD COLUMN retention_since_us BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE registries ADD COLUMN soft_delete BOOLEAN NOT NULL DEFAULT FALSE;
+ALTER TABLE registries ADD COLUMN soft_delete_days BIGINT NOT NULL DEFAULT 7;
+
 -- == registry ==
 ALTER TABLE repositories ADD COLUMN locks BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE tags ADD COLUMN locks BIGINT NOT NULL DEFAULT 0;
@@ -16,6 +23,34 @@ ALTER TABLE manifests ADD COLUMN image_size BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE manifests ADD COLUMN updated_us BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE manifests ADD COLUMN untagged_us BIGINT NOT NULL DEFAULT 0;
 UPDATE manifests SET updated_us = created_us;
+CREATE INDEX manifests_untagged ON manifests (untagged_us);
+CREATE TABLE deleted_manifests (
+    repository        TEXT NOT NULL,
+    digest            TEXT NOT NULL,
+    media_type        TEXT NOT NULL,
+    artifact_type     TEXT NOT NULL,
+    subject           TEXT NOT NULL,
+    annotations       TEXT NOT NULL,
+    config_digest     TEXT NOT NULL,
+    size              BIGINT NOT NULL,
+    created_us        BIGINT NOT NULL,
+    config_media_type TEXT NOT NULL,
+    architecture      TEXT NOT NULL,
+    os                TEXT NOT NULL,
+    image_size        BIGINT NOT NULL,
+    deleted_us        BIGINT NOT NULL,
+    PRIMARY KEY (repository, digest)
+);
+CREATE INDEX deleted_manifests_digest ON deleted_manifests (digest);
+CREATE INDEX deleted_manifests_time ON deleted_manifests (deleted_us);
+CREATE TABLE deleted_tags (
+    repository TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    digest     TEXT NOT NULL,
+    deleted_us BIGINT NOT NULL,
+    PRIMARY KEY (repository, name, digest)
+);
+CREATE INDEX deleted_tags_time ON deleted_tags (deleted_us);
 CREATE INDEX manifests_digest ON manifests (digest);
 ALTER TABLE blob_links ADD COLUMN touched_us BIGINT NOT NULL DEFAULT 0;
 UPDATE blob_links SET touched_us = created_us;

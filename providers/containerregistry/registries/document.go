@@ -103,9 +103,9 @@ type trust struct {
 }
 
 type retention struct {
-	Days    int       `json:"days" default:"7" min:"0" max:"365" stance:"echo"`
+	Days    int       `json:"days" default:"7" min:"0" max:"365" stance:"acts" doc:"For how many days a manifest without a tag is kept."`
 	Updated time.Time `json:"lastUpdatedTime" arm:"readonly"`
-	Status  string    `json:"status" enum:"enabled|disabled" default:"disabled" stance:"refused" doc:"Retention is not offered yet: enabled is refused, so that nobody relies on it."`
+	Status  string    `json:"status" enum:"enabled|disabled" default:"disabled" stance:"acts" doc:"enabled (Premium): manifests that lose their last tag from then on are deleted after so many days, unless they are locked, or belong to an index or to a subject that is there."`
 }
 
 type export struct {
@@ -117,9 +117,9 @@ type armTokens struct {
 }
 
 type softDelete struct {
-	Days    int       `json:"retentionDays" default:"7" min:"1" max:"90" stance:"echo"`
+	Days    int       `json:"retentionDays" default:"7" min:"1" max:"90" stance:"acts" doc:"For how many days what was deleted can be restored."`
 	Updated time.Time `json:"lastUpdatedTime" arm:"readonly"`
-	Status  string    `json:"status" enum:"enabled|disabled" default:"disabled" stance:"refused" doc:"Soft delete is not offered yet: enabled is refused, so that nobody relies on it."`
+	Status  string    `json:"status" enum:"enabled|disabled" default:"disabled" stance:"acts" doc:"enabled: deleted manifests and tags can be listed and restored. Not together with the retention policy."`
 }
 
 type encryption struct {

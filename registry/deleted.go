@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/oci"
+)
+
+// deletedColumns are what is kept of a manifest that was deleted for a while. What it names stays linked meanwhile.
+const deletedColumns = `repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us, config_media_type, architecture, os, image_size`
+
+// putAside deletes a manifest and its tags so that they can be restored.
+func putAside(tx *meta.Tx, repository string, d name.Digest) error {
+	now := meta.Micros(tx.Now())
+	for _, q := range []string{
+		`INSERT INTO deleted_manifests (` + deletedColumns + `, deleted_us) SELECT ` + deletedColumns + `, CAST($3 AS BIGINT) FROM manifests WHERE repository = $1 AND digest = $2
+ ON CONFLICT (repository, digest) DO UPDATE SET deleted_us = excluded.deleted_us`,
+		`INSERT INTO deleted_tags (repository, name, digest, deleted_us) SELECT repository, name, digest, CAST($3 AS BIGINT) FROM tags WHERE repository = $1 AND digest = $2
+ ON CONFLICT (repository, name, digest) DO UPDATE SET deleted_us = excluded.deleted_us`,
+	} {
+		if _, err := tx.Exec(q, repository, string(d), now); err != nil {
+			return err
+		}
+	}
+	for _, q := range []string{`DELETE FROM tags WHERE repository = $1 AND digest = $2`, `DELETE FROM manifests WHERE repository = $1 AND digest = $2`} {
+		if _, err := tx.Exec(q, repository, string(d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropTag removes a tag, for good or for a while.
+func (s *Service) dropTag(tx *meta.Tx, registry, repository string, t name.Tag, d name.Digest) error {
+	row, err := tx.RegistryByID(registry)
+	if err == nil && row.SoftDelete {
+		_, err = tx.Exec(`INSERT INTO deleted_tags (repository, name, digest, deleted_us) VALUES ($1, $2, $3, $4)
+ ON CONFLICT (repository, name, digest) DO UPDATE SET deleted_us = excluded.deleted_us`, repository, string(t), string(d), meta.Micros(tx.Now()))
+	}
+	if err == nil {
+		_, err = tx.Exec(`DELETE FROM tags WHERE repository = $1 AND name = $2`, repository, string(t))
+	}
+	return err
+}
+
+// DeletedRepositories lists the repositories that hold something deleted. Errors: see oci.Bin.
+func (s *Service) DeletedRepositories(ctx context.Context, c oci.Call, last string, n int) (list []string, more bool, err error) {
+	err = s.releaseNames(ctx, c, "", "_deleted/_catalog", func(tx *meta.Tx) error {
+		by := bytewise(tx, "name")
+		list, more, err = names(tx, n, `SELECT name FROM repositories WHERE registry = $1 AND `+by+` > $2
+ AND EXISTS (SELECT 1 FROM deleted_manifests WHERE repository = repositories.id) ORDER BY `+by+` LIMIT $3`, c.Registry.ID, last)
+		return err
+	})
+	return list, more, err
+}
+
+// DeletedManifests lists a repository's deleted manifests, the oldest deletion first. Errors: see oci.Bin.
+func (s *Service) DeletedManifests(ctx context.Context, c oci.Call, repo name.Repository, p oci.Page) (list []oci.DeletedManifest, more bool, err error) {
+	err = s.releaseNames(ctx, c, repo, "_deleted/_manifests", func(tx *meta.Tx) error {
+		list, more = nil, false
+		r, err := find(tx, c.Registry.ID, repo)
+		if err != nil {
+			return err
+		}
+		by := bytewise(tx, "digest")
+		rows, err := tx.Query(`SELECT digest, media_type, size, image_size, architecture, os, created_us, deleted_us FROM deleted_manifests
+ WHERE repository = $1 AND `+by+` > $2 ORDER BY `+by+` LIMIT $3`, r.id, p.Last, p.N+1)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if more = len(list) == p.N; more {
+				break
+			}
+			var m oci.DeletedManifest
+			var created, deleted int64
+			if err := rows.Scan(&m.Digest, &m.MediaType, &m.Size, &m.ImageSize, &m.Architecture, &m.OS, &created, &deleted); err != nil {
+				return err
+			}
+			m.Created, m.Deleted = meta.FromMicros(created), meta.FromMicros(deleted)
+			list = append(list, m)
+		}
+		return rows.Err()
+	})
+	return list, more, err
+}
+
+// DeletedTags lists a repository's deleted tags, in the order of their deletion. Errors: see oci.Bin.
+func (s *Service) DeletedTags(ctx context.Context, c oci.Call, repo name.Repository) (list []oci.DeletedTag, err error) {
+	err = s.releaseNames(ctx, c, repo, "_deleted/_tags", func(tx *meta.Tx) error {
+		list = nil
+		r, err := find(tx, c.Registry.ID, repo)
+		if err != nil {
+			return err
+		}
+		rows, err := tx.Query(`SELECT name, digest, deleted_us FROM deleted_tags WHERE repository = $1 ORDER BY deleted_us, name LIMIT 1000`, r.id)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var t oci.DeletedTag
+			var deleted int64
+			if err := rows.Scan(&t.Name, &t.Digest, &deleted); err != nil {
+				return err
+			}
+			t.Deleted = meta.FromMicros(deleted)
+			list = append(list, t)
+		}
+		return rows.Err()
+	})
+	return list, err
+}
+
+// Restore brings a deleted manifest back, with the manifests of an index that were deleted, and points a tag to it. Errors: see oci.Bin.
+func (s *Service) Restore(ctx context.Context, c oci.Call, to name.Reference, force bool) error {
+	return s.db.Write(ctx, func(tx *meta.Tx) error {
+		row, err := live(tx, c)
+		if err != nil {
+			return err
+		}
+		r, err := lock(tx, row.ID, to.Repository)
+		if err != nil {
+			return err
+		}
+		if err := r.locks.forbids(noWrite, repositoryCalled(to.Repository)); err != nil {
+			return err
+		}
+		back, err := bringBack(tx, r.id, to.Digest)
+		if err != nil {
+			return err
+		}
+		if !back { // it may be there, and only its tag was deleted
+			var one int
+			err := tx.Row(`SELECT 1 FROM manifests WHERE repository = $1 AND digest = $2`, r.id, string(to.Digest)).Scan(&one)
+			if errors.Is(err, meta.ErrNotFound) {
+				return fault.New(fault.ManifestUnknown, "There is no deleted manifest %s in the repository '%s': az acr manifest list-deleted shows those there are.", to.Digest, to.Repository)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		note := record(row, c, actionRestore, to.Repository)
+		note.Reference, note.Digest = string(to.Tag), string(to.Digest)
+		if to.Tag != "" {
+			there, err := tagAt(tx, r.id, to.Tag)
+			if err != nil {
+				return err
+			}
+			if there.digest != "" && there.digest != to.Digest && !force {
+				return fault.New(fault.Conflict, "The tag '%s:%s' points to %s now. Restore with force to point it to %s, or restore the manifest alone.", to.Repository, to.Tag, there.digest, to.Digest)
+			}
+			if _, err := setTag(tx, r.id, to); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(`DELETE FROM deleted_tags WHERE repository = $1 AND name = $2 AND digest = $3`, r.id, string(to.Tag), string(to.Digest)); err != nil {
+				return err
+			}
+		}
+		return s.audit.Append(tx, note)
+	})
+}
+
+// bringBack restores a deleted manifest and those that it names; false when it is not among the deleted.
+func bringBack(tx *meta.Tx, repository string, d name.Digest) (bool, error) {
+	now := meta.Micros(tx.Now())
+	n, err := tx.Exec(`INSERT INTO manifests (`+deletedColumns+`, updated_us, untagged_us) SELECT `+deletedColumns+`, CAST($3 AS BIGINT), CAST($3 AS BIGINT)
+ FROM deleted_manifests WHERE repository = $1 AND digest = $2 ON CONFLICT (repository, digest) DO NOTHING`, repository, string(d), now)
+	if err == nil {
+		_, err = tx.Exec(`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`, repository, string(d))
+	}
+	if err != nil || n == 0 {
+		return false, err
+	}
+	rows, err := tx.Query(`SELECT child FROM manifest_refs WHERE repository = $1 AND digest = $2 AND kind = 'manifest'`, repository, string(d))
+	if err != nil {
+		return false, err
+	}
+	var children []name.Digest
+	for rows.Next() {
+		var child name.Digest
+		if err := rows.Scan(&child); err != nil {
+			return false, errors.Join(err, rows.Close())
+		}
+		children = append(children, child)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return false, err
+	}
+	for _, child := range children {
+		if _, err := bringBack(tx, repository, child); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// Purge deletes what the registries' policies say: manifests that have been without a tag for the days of retentionPolicy, and what was deleted longer ago than softDeletePolicy
+// keeps it. It returns how many manifests went.
+func (s *Service) Purge(ctx context.Context) (int, error) {
+	var rows []meta.RegistryRow
+	err := s.db.Read(ctx, func(tx *meta.Tx) (err error) {
+		rows, err = tx.Registries()
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	gone := 0
+	for _, r := range rows {
+		n, err := s.purge(ctx, r)
+		gone += n
+		if err != nil {
+			return gone, err
+		}
+	}
+	return gone, nil
+}
+
+// found is a manifest that a policy deletes.
+type found struct {
+	repository string
+	repo       name.Repository
+	digest     name.Digest
+}
+
+const day = 24 * time.Hour
+
+func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err error) {
+	if r.Retention {
+		// A manifest that an index names, or whose subject is there, is of use without a tag.
+		n, err := s.each(ctx, r, "retentionPolicy", func(tx *meta.Tx) (*meta.Rows, error) {
+			return tx.Query(`SELECT p.id, p.name, m.digest FROM manifests m JOIN repositories p ON p.id = m.repository
+ WHERE p.registry = $1 AND m.untagged_us > $2 AND m.untagged_us <= $3 AND (p.locks & 3) = 0 AND (m.locks & 3) = 0
+ AND NOT EXISTS (SELECT 1 FROM manifest_refs f WHERE f.repository = m.repository AND f.child = m.digest AND f.kind = 'manifest')
+ AND NOT EXISTS (SELECT 1 FROM manifests o WHERE o.repository = m.repository AND o.digest = m.subject AND m.subject <> '') LIMIT 200`,
+				r.ID, meta.Micros(r.RetentionSince), meta.Micros(tx.Now().Add(-time.Duration(r.RetentionDays)*day)))
+		}, func(tx *meta.Tx, f found) error { return dropManifest(tx, f.repository, f.digest) })
+		gone += n
+		if err != nil {
+			return gone, err
+		}
+	}
+	n, err := s.each(ctx, r, "softDeletePolicy", func(tx *meta.Tx) (*meta.Rows, error) {
+		return tx.Query(`SELECT p.id, p.name, m.digest FROM deleted_manifests m JOIN repositories p ON p.id = m.repository WHERE p.registry = $1 AND m.deleted_us <= $2 LIMIT 200`,
+			r.ID, meta.Micros(tx.Now().Add(-time.Duration(r.SoftDeleteDays)*day)))
+	}, func(tx *meta.Tx, f found) error {
+		for _, q := range []string{`DELETE FROM deleted_tags WHERE repository = $1 AND digest = $2`, `DELETE FROM manifest_refs WHERE repository = $1 AND digest = $2`,
+			`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`} {
+			if _, err := tx.Exec(q, f.repository, string(f.digest)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return gone + n, err
+}
+
+// each finds what a policy deletes and deletes it, one transaction each: the repository is locked, and what was found must still be so.
+func (s *Service) each(ctx context.Context, r meta.RegistryRow, policy string, find func(tx *meta.Tx) (*meta.Rows, error), drop func(tx *meta.Tx, f found) error) (gone int, err error) {
+	look := func(tx *meta.Tx) (list []found, err error) {
+		rows, err := find(tx)
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var f found
+			if err := rows.Scan(&f.repository, &f.repo, &f.digest); err != nil {
+				return nil, err
+			}
+			list = append(list, f)
+		}
+		return list, rows.Err()
+	}
+	for ctx.Err() == nil {
+		var list []found
+		if err := s.db.Read(ctx, func(tx *meta.Tx) (err error) { list, err = look(tx); return err }); err != nil || len(list) == 0 {
+			return gone, err
+		}
+		before := gone
+		err := s.db.Write(ctx, func(tx *meta.Tx) error {
+			gone = before
+			if _, err := tx.LockRegistry(r.ID); errors.Is(err, meta.ErrNotFound) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			for _, f := range list {
+				if _, err := lock(tx, r.ID, f.repo); err != nil {
+					return err
+				}
+			}
+			again, err := look(tx)
+			if err != nil {
+				return err
+			}
+			for _, f := range again {
+				if err := drop(tx, f); err != nil {
+					return err
+				}
+				gone++
+				if err := s.audit.Append(tx, audit.Record{Kind: audit.Change, Action: actionDelete, Outcome: audit.Succeeded, Rule: policy, Resource: r.ResourceID, Registry: r.ID,
+					LoginServer: r.LoginServer, Epoch: r.Epoch, Repository: string(f.repo), Reference: "manifest", Digest: string(f.digest),
+					Caller: audit.Caller{ID: "embargo", Name: "embargo", Type: "Local"}}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil || gone == before {
+			return gone, err
+		}
+	}
+	return gone, nil
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+)
+
+type bin struct {
+	Repositories []string
+	Manifests    []struct {
+		Digest    string
+		DeletedAt time.Time
+	}
+	Tags []struct {
+		Tag, Digest string
+		DeletedAt   time.Time
+	}
+}
+
+func (h *host) bin(t *testing.T, path string) (b bin) {
+	t.Helper()
+	a := h.do(200, "GET", "/acr/v1/_deleted/"+path, nil)
+	if err := json.Unmarshal(a.body, &b); err != nil {
+		t.Fatalf("%s: %v: %s", path, err, a.body)
+	}
+	return b
+}
+
+// What is deleted under softDeletePolicy is gone from sight and can be listed and restored, until its days are over; its content stays as long.
+func TestSoftDelete(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		one, two := h.image("app", "v1", "a"), h.image("app", "", "b")
+		h.manifest("app", "latest", mediaImage, one)
+		index := indexOf(one, two)
+		h.manifest("app", "all", mediaIndex, index)
+		d1, d2, di := string(name.DigestOf(one)), string(name.DigestOf(two)), string(name.DigestOf(index))
+		if b := h.bin(t, "_catalog"); len(b.Repositories) != 0 {
+			t.Errorf("before: %+v", b)
+		}
+		h.do(202, "DELETE", "/v2/app/manifests/"+d1, nil)
+		h.do(404, "GET", "/v2/app/manifests/v1", nil)
+		h.do(404, "GET", "/v2/app/manifests/"+d1, nil)
+		if b := h.bin(t, "_catalog"); !slices.Equal(b.Repositories, []string{"app"}) {
+			t.Errorf("the catalog of what was deleted: %+v", b)
+		}
+		if b := h.bin(t, "app/_manifests"); len(b.Manifests) != 1 || b.Manifests[0].Digest != d1 || b.Manifests[0].DeletedAt.IsZero() {
+			t.Errorf("deleted manifests: %+v", b)
+		}
+		if b := h.bin(t, "app/_tags"); len(b.Tags) != 2 || b.Tags[0].Tag != "latest" || b.Tags[1].Tag != "v1" || b.Tags[1].Digest != d1 {
+			t.Errorf("deleted tags: %+v", b)
+		}
+		if done := w.collect(0); done.Content != 0 {
+			t.Errorf("deleted content was collected: %+v", done)
+		}
+		// Restored under a tag; another one's tag is taken only by force.
+		h.manifest("app", "latest", mediaImage, two)
+		const restore = "/acr/v1/_deleted/app/_manifests/"
+		h.do(409, "POST", restore+d1, []byte(`{"tag":"latest"}`))
+		h.do(404, "GET", "/v2/app/manifests/"+d1, nil)
+		h.do(200, "POST", restore+d1, []byte(`{"tag":"v1"}`))
+		h.do(200, "GET", "/v2/app/manifests/v1", nil)
+		h.do(200, "POST", restore+d1+"?force=True", []byte(`{"tag":"latest"}`))
+		h.do(200, "GET", "/v2/app/manifests/latest", nil).want(t, "Docker-Content-Digest", d1)
+		h.do(404, "POST", restore+"sha256:0000000000000000000000000000000000000000000000000000000000000000", []byte(`{}`))
+		// A whole repository, and an index with what it names.
+		h.do(202, "DELETE", "/acr/v1/app", nil)
+		h.do(404, "GET", "/v2/app/tags/list", nil)
+		h.do(200, "POST", restore+di, []byte(`{"tag":"all"}`))
+		for _, d := range []string{di, d1, d2} {
+			h.do(200, "GET", "/v2/app/manifests/"+d, nil)
+		}
+		// An untagged one can be tagged again.
+		h.do(202, "DELETE", "/acr/v1/app/_tags/all", nil)
+		h.do(200, "POST", restore+di, []byte(`{"tag":"all"}`))
+		h.do(200, "GET", "/v2/app/manifests/all", nil)
+		// What is locked is not deleted, and what is pushed again is no longer deleted.
+		h.do(202, "DELETE", "/v2/app/manifests/"+d2, nil)
+		h.manifest("app", "", mediaImage, two)
+		if b := h.bin(t, "app/_manifests"); len(b.Manifests) != 0 {
+			t.Errorf("what was pushed again is among the deleted: %+v", b)
+		}
+		h.do(202, "DELETE", "/v2/app/manifests/"+d2, nil)
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != 0 {
+			t.Errorf("within the days: %d, %v", n, err)
+		}
+		w.write(func(tx *meta.Tx) error {
+			_, err := tx.Exec(`UPDATE deleted_manifests SET deleted_us = deleted_us - $1`, (7 * 24 * time.Hour).Microseconds())
+			return err
+		})
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != 1 {
+			t.Errorf("after the days: %d, %v", n, err)
+		}
+		h.do(404, "POST", restore+d2, []byte(`{}`))
+		if done := w.collect(0); done.Content != 3 {
+			t.Errorf("after the days: %+v", done)
+		}
+	})
+}
+
+// A role that pulls, pushes or deletes does not look into the bin; tokens of scope maps neither.
+func TestRightsOnDeleted(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		m := h.image("app", "v1", "a")
+		h.do(202, "DELETE", "/v2/app/manifests/"+string(name.DigestOf(m)), nil)
+		k := h.token(t, "ci-token", "_repositories_admin")
+		for _, path := range []string{"_catalog", "app/_manifests", "app/_tags"} {
+			k.do(403, "GET", "/acr/v1/_deleted/"+path, nil)
+		}
+		k.do(403, "POST", "/acr/v1/_deleted/app/_manifests/"+string(name.DigestOf(m)), []byte(`{}`))
+		bearer := h.as(w.tokenOf(h, "repository:app:deleted_read"))
+		bearer.do(200, "GET", "/acr/v1/_deleted/app/_manifests", nil)
+		bearer.do(401, "POST", "/acr/v1/_deleted/app/_manifests/"+string(name.DigestOf(m)), []byte(`{}`))
+		h.as(w.tokenOf(h, "registry:deleted_catalog:*")).do(200, "GET", "/acr/v1/_deleted/_catalog", nil)
+		h.as(w.tokenOf(h, "registry:catalog:*")).do(401, "GET", "/acr/v1/_deleted/_catalog", nil)
+	})
+}
+
+// retentionPolicy deletes what has had no tag for its days since it was enabled, and nothing that is of use without one, or locked.
+func TestRetention(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso")
+		digest := func(m []byte) string { return string(name.DigestOf(m)) }
+		before := h.image("app", "", "before")
+		h.change(func(r *meta.RegistryRow) { r.Retention, r.RetentionDays, r.RetentionSince = true, 0, time.Now() })
+		tagged, loose, locked, moved := h.image("app", "v1", "tagged"), h.image("app", "", "loose"), h.image("app", "", "locked"), h.image("app", "moving", "moved")
+		child := h.image("app", "", "child")
+		h.manifest("app", "all", mediaIndex, indexOf(child))
+		signature := imageOf(`,"artifactType":"a/b","subject":`+descriptor(mediaImage, tagged), []byte(`{"seed":"child"}`))
+		h.manifest("app", "", mediaImage, signature)
+		h.acr(t, 200, "PATCH", "app/_manifests/"+digest(locked), `{"deleteEnabled":false}`)
+		h.image("app", "moving", "other") // the tag leaves its manifest
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != 2 {
+			t.Errorf("%d were deleted, want loose and moved: %v", n, err)
+		}
+		for what, m := range map[string][]byte{"loose": loose, "moved": moved} {
+			if h.send(h.request("GET", "/v2/app/manifests/"+digest(m), nil)).status != 404 {
+				t.Errorf("%s is still there", what)
+			}
+		}
+		for what, m := range map[string][]byte{"before the policy": before, "tagged": tagged, "locked": locked, "a child": child, "a signature": signature} {
+			if h.send(h.request("GET", "/v2/app/manifests/"+digest(m), nil)).status != 200 {
+				t.Errorf("%s was deleted", what)
+			}
+		}
+		if gone := w.records(h.row.ID, func(r audit.Record) bool { return r.Rule == "retentionPolicy" }); len(gone) != 2 {
+			t.Errorf("%d deletions are on record", len(gone))
+		}
+		h.change(func(r *meta.RegistryRow) { r.RetentionDays = 3 })
+		h.image("app", "moving", "once more")
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != 0 {
+			t.Errorf("before its days are over %d were deleted: %v", n, err)
+		}
+		h.change(func(r *meta.RegistryRow) { r.RetentionDays, r.Retention = 0, false })
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != 0 {
+			t.Errorf("without the policy %d were deleted: %v", n, err)
+		}
+	})
+}
