@@ -62,6 +62,30 @@ func (s *Service) CanRepository(tx *meta.Tx, c Caller, row meta.RegistryRow, rep
 	return s.holds(tx, c, act.legacy, scope, false)
 }
 
+// CanQuarantine reports whether the caller may read content in quarantine, or change its state. A token's scope can't say so: it is a matter of the caller's rights alone, which the
+// admin user and the registry's own tokens do not have.
+func (s *Service) CanQuarantine(tx *meta.Tx, c Caller, row meta.RegistryRow, write bool) (bool, error) {
+	switch c.Type {
+	case AdminUser, Anonymous, TokenUser:
+		return false, nil
+	}
+	if c.Registry != "" && c.Registry != row.ID {
+		return false, nil
+	}
+	scope, err := name.ParseResourceID(row.ResourceID)
+	if err != nil {
+		return false, err
+	}
+	action, data := acr+"quarantine/read", acr+"quarantinedArtifacts/read"
+	if write {
+		action, data = acr+"quarantine/write", acr+"quarantinedArtifacts/write"
+	}
+	if row.AbacMode {
+		return s.holds(tx, c, data, scope, true)
+	}
+	return s.holds(tx, c, action, scope, false)
+}
+
 // CanDeletedCatalog reports whether the caller may list the repositories that hold something deleted.
 func (s *Service) CanDeletedCatalog(tx *meta.Tx, c Caller, row meta.RegistryRow) (bool, error) {
 	if !narrowedTo(c, "registry", "deleted_catalog", "*") {

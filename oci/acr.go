@@ -11,16 +11,19 @@ import (
 	"time"
 
 	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 )
 
 // The shapes of ACR's own interface. Source: ACR data plane, api-version 2021-07-01.
 type (
 	attributesBody struct {
-		Delete bool `json:"deleteEnabled"`
-		Write  bool `json:"writeEnabled"`
-		Read   bool `json:"readEnabled"`
-		List   bool `json:"listEnabled"`
+		Delete            bool   `json:"deleteEnabled"`
+		Write             bool   `json:"writeEnabled"`
+		Read              bool   `json:"readEnabled"`
+		List              bool   `json:"listEnabled"`
+		Quarantine        string `json:"quarantineState,omitempty"`
+		QuarantineDetails string `json:"quarantineDetails,omitempty"`
 	}
 	repositoryBody struct {
 		Registry   string         `json:"registry"`
@@ -69,7 +72,9 @@ type (
 	}
 )
 
-func (a Attributes) body() attributesBody { return attributesBody{a.Delete, a.Write, a.Read, a.List} }
+func (a Attributes) body() attributesBody {
+	return attributesBody{Delete: a.Delete, Write: a.Write, Read: a.Read, List: a.List}
+}
 
 func (t Tag) body() tagBody {
 	return tagBody{t.Name, t.Digest, t.Created, t.Updated, false, t.Attributes.body()}
@@ -77,6 +82,7 @@ func (t Tag) body() tagBody {
 
 func (m Manifest) body() manifestBody {
 	b := manifestBody{m.Digest, m.ImageSize, m.Created, m.Updated, m.Architecture, m.OS, m.MediaType, m.ConfigMediaType, m.ArtifactType, m.Tags, nil, m.Attributes.body()}
+	b.Attributes.Quarantine, b.Attributes.QuarantineDetails = m.Quarantine, m.QuarantineDetails
 	for _, r := range m.References {
 		b.References = append(b.References, referenceBody(r))
 	}
@@ -203,6 +209,9 @@ type changeBody struct {
 	Write  *bool `json:"writeEnabled"`
 	Read   *bool `json:"readEnabled"`
 	List   *bool `json:"listEnabled"`
+
+	Quarantine        *string `json:"quarantineState"`
+	QuarantineDetails *string `json:"quarantineDetails"`
 }
 
 // changeAttributes sets locks and answers as the look at the thing does.
@@ -215,7 +224,11 @@ func (x *exchange) changeAttributes() error {
 	if len(content) > formLimit || json.Unmarshal(content, &b) != nil {
 		return fault.New(fault.BadRequest, "The body must be a JSON object with deleteEnabled, writeEnabled, readEnabled or listEnabled, each true or false.")
 	}
-	if err := x.s.o.Registry.SetAttributes(x.r.Context(), x.call, x.at.reference(), Change{b.Delete, b.Write, b.List, b.Read}); err != nil {
+	change := Change{b.Delete, b.Write, b.List, b.Read, b.Quarantine, b.QuarantineDetails}
+	if err := x.mayChange(change); err != nil {
+		return err
+	}
+	if err := x.s.o.Registry.SetAttributes(x.r.Context(), x.call, x.at.reference(), change); err != nil {
 		return err
 	}
 	switch x.at.kind {
@@ -225,6 +238,33 @@ func (x *exchange) changeAttributes() error {
 		return x.showManifest()
 	}
 	return x.showRepository()
+}
+
+// mayChange asks for the rights to a change: locks take the right to write metadata, the state of quarantine the right to content in quarantine.
+func (x *exchange) mayChange(c Change) error {
+	quarantine := c.Quarantine != nil || c.QuarantineDetails != nil
+	if quarantine && x.at.kind != kindAcrManifest {
+		return fault.New(fault.BadRequest, "quarantineState and quarantineDetails are of a manifest: change them at /acr/v1/%s/_manifests/{digest}.", x.at.repository)
+	}
+	if s := c.Quarantine; s != nil && *s != Quarantined && *s != Passed && *s != Failed {
+		return fault.New(fault.BadRequest, "quarantineState must be Quarantined, Passed or Failed, not %q.", clip(*s))
+	}
+	locks := c.Delete != nil || c.Write != nil || c.List != nil || c.Read != nil || !quarantine
+	return x.s.o.DB.Read(x.r.Context(), func(tx *meta.Tx) error {
+		if quarantine {
+			ok, err := x.s.o.Identity.CanQuarantine(tx, x.call.Caller, x.call.Registry, true)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				return fault.New(fault.Denied, "requested access to the resource is denied: to change the state of quarantine takes the role AcrQuarantineWriter, or one that has its rights").Carrying(x.wanted(toMark))
+			}
+		}
+		if locks {
+			return x.need(tx, toMark)
+		}
+		return nil
+	})
 }
 
 func (x *exchange) deleteRepository() error {

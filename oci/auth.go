@@ -28,9 +28,14 @@ func (x *exchange) authorise(tx *meta.Tx, need right) error {
 		return x.challenge(need, "", f)
 	}
 	x.call.Caller = caller
+	return x.need(tx, need)
+}
+
+// need asks for the verbs of a right.
+func (x *exchange) need(tx *meta.Tx, need right) error {
 	typ, of := x.scope()
 	for _, verb := range need.needs {
-		ok, err := x.may(tx, caller, typ, of, verb)
+		ok, err := x.may(tx, x.call.Caller, typ, of, verb)
 		if err != nil {
 			return err
 		}

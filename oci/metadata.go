@@ -36,6 +36,8 @@ type Manifest struct {
 	Architecture, OS string
 	Created, Updated time.Time
 	Tags             []name.Tag
+	// Quarantine is the state of what was pushed under quarantinePolicy: Quarantined, Passed or Failed; "" of what was not. QuarantineDetails is what was said of it.
+	Quarantine, QuarantineDetails string
 	// References are the manifests of an index.
 	References []Platform
 	Attributes
@@ -66,8 +68,18 @@ const (
 	NewestFirst
 )
 
-// Change is a change of attributes; nil leaves one as it is.
-type Change struct{ Delete, Write, List, Read *bool }
+// Change is a change of attributes; nil leaves one as it is. The last two are a manifest's alone.
+type Change struct {
+	Delete, Write, List, Read     *bool
+	Quarantine, QuarantineDetails *string
+}
+
+// The states of quarantine.
+const (
+	Quarantined = "Quarantined"
+	Passed      = "Passed"
+	Failed      = "Failed"
+)
 
 // Metadata is what describes content without handing it out. Every method may also fail as Reader's do.
 type Metadata interface {

@@ -31,6 +31,8 @@ type Descriptor struct {
 	Size         int64             `json:"size"`
 	Annotations  map[string]string `json:"annotations,omitempty"`
 	ArtifactType string            `json:"artifactType,omitempty"`
+	// Quarantined says that only those may see it who may read content in quarantine.
+	Quarantined bool `json:"-"`
 }
 
 // Content is content that was released to one call. It must be closed.

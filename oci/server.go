@@ -131,7 +131,7 @@ var routes = []route{
 	{kindAcrTag, "DELETE", toDelete, (*exchange).deleteManifest},
 	{kindAcrManifests, "GET", toLook, (*exchange).listManifests},
 	{kindAcrManifest, "GET", toLook, (*exchange).showManifest},
-	{kindAcrManifest, "PATCH", toMark, (*exchange).changeAttributes},
+	{kindAcrManifest, "PATCH", right{nil, "metadata_write"}, (*exchange).changeAttributes}, // by what is changed
 	{kindDeletedCatalog, "GET", toList, (*exchange).deletedCatalog},
 	{kindDeletedTags, "GET", toSift, (*exchange).deletedTags},
 	{kindDeletedManifests, "GET", toSift, (*exchange).deletedManifests},

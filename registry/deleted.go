@@ -15,7 +15,8 @@ import (
 )
 
 // deletedColumns are what is kept of a manifest that was deleted for a while. What it names stays linked meanwhile.
-const deletedColumns = `repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us, config_media_type, architecture, os, image_size`
+const deletedColumns = `repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us, config_media_type, architecture, os, image_size,
+ quarantine, quarantine_details`
 
 // putAside deletes a manifest and its tags so that they can be restored.
 func putAside(tx *meta.Tx, repository string, d name.Digest) error {

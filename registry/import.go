@@ -160,6 +160,9 @@ func (p *importer) start(tx *meta.Tx) error {
 	}
 	var err error
 	p.root, err = manifestIn(tx, p.Source, p.Image)
+	if err == nil && p.root.Quarantined && p.source.Quarantine {
+		err = unknownManifest(p.Image) // what is in quarantine goes nowhere
+	}
 	if err != nil {
 		return p.absent(err)
 	}
@@ -351,7 +354,7 @@ func (p *importer) link(tx *meta.Tx) error {
 		}
 		at[repo] = to.id
 		for _, c := range whole {
-			if err := copyPart(tx, from.id, to.id, c); err != nil {
+			if err := copyPart(tx, from.id, to.id, c, p.target.Quarantine); err != nil {
 				return err
 			}
 		}
@@ -406,16 +409,20 @@ func (p *importer) walk(tx *meta.Tx, repository string) ([]part, error) {
 }
 
 // copyPart adds the rows of one piece of content. What the target has already stays.
-func copyPart(tx *meta.Tx, from, to string, c part) error {
+func copyPart(tx *meta.Tx, from, to string, c part, quarantine bool) error {
+	state := ""
+	if quarantine {
+		state = oci.Quarantined
+	}
 	now := meta.Micros(tx.Now())
 	if !c.manifest {
 		return linkBlob(tx, to, c.Digest, c.Size)
 	}
 	n, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us,
-  config_media_type, architecture, os, image_size, updated_us, untagged_us)
+  config_media_type, architecture, os, image_size, updated_us, untagged_us, quarantine)
  SELECT CAST($1 AS TEXT), digest, media_type, artifact_type, subject, annotations, config_digest, size, CAST($2 AS BIGINT),
-  config_media_type, architecture, os, image_size, CAST($2 AS BIGINT), CAST($2 AS BIGINT)
- FROM manifests WHERE repository = $3 AND digest = $4 ON CONFLICT (repository, digest) DO NOTHING`, to, now, from, string(c.Digest))
+  config_media_type, architecture, os, image_size, CAST($2 AS BIGINT), CAST($2 AS BIGINT), CAST($5 AS TEXT)
+ FROM manifests WHERE repository = $3 AND digest = $4 ON CONFLICT (repository, digest) DO NOTHING`, to, now, from, string(c.Digest), state)
 	if err != nil || n == 0 {
 		return err
 	}

@@ -49,8 +49,10 @@ type manifest struct {
 	total int64
 	// architecture and os are an image's platform, "" when it says none.
 	architecture, os string
-	subject          name.Digest
-	refs             []ref
+	// quarantine is the state in which it is stored.
+	quarantine string
+	subject    name.Digest
+	refs       []ref
 }
 
 type descriptor struct {

@@ -6,7 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 
+	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/oci"
@@ -16,10 +18,12 @@ import (
 const (
 	actionMark    = "Microsoft.ContainerRegistry/registries/metadata/write"
 	actionRestore = "Microsoft.ContainerRegistry/registries/deleted/restore/action"
+
+	actionQuarantine = "Microsoft.ContainerRegistry/registries/quarantine/write"
 )
 
-// look has something of a repository described. Errors: NameUnknown, and gone (nil: NameUnknown too) when the repository holds no manifest.
-func (s *Service) look(ctx context.Context, c oci.Call, repo name.Repository, what string, gone error, fn func(tx *meta.Tx, r repository) error) error {
+// look has something of a repository described; visible is the condition on manifests m that the call may see. Errors: NameUnknown, and gone (nil: NameUnknown too) when the repository holds no manifest.
+func (s *Service) look(ctx context.Context, c oci.Call, repo name.Repository, what string, gone error, fn func(tx *meta.Tx, r repository, visible string) error) error {
 	if gone == nil {
 		gone = unknownRepository(repo)
 	}
@@ -28,25 +32,33 @@ func (s *Service) look(ctx context.Context, c oci.Call, repo name.Repository, wh
 		if err != nil {
 			return err
 		}
+		seen, err := s.sees(tx, c)
+		if err != nil {
+			return err
+		}
+		visible := notHeld
+		if seen {
+			visible = ``
+		}
 		var one int
-		err = tx.Row(`SELECT 1 FROM manifests WHERE repository = $1 LIMIT 1`, r.id).Scan(&one)
+		err = tx.Row(`SELECT 1 FROM manifests m WHERE repository = $1`+visible+` LIMIT 1`, r.id).Scan(&one)
 		if errors.Is(err, meta.ErrNotFound) {
 			return gone
 		}
 		if err != nil {
 			return err
 		}
-		return fn(tx, r)
+		return fn(tx, r, visible)
 	})
 }
 
 // DescribeRepository describes a repository. Errors: see oci.Metadata.
 func (s *Service) DescribeRepository(ctx context.Context, c oci.Call, repo name.Repository) (oci.Repository, error) {
 	var d oci.Repository
-	err := s.look(ctx, c, repo, "metadata", nil, func(tx *meta.Tx, r repository) error {
+	err := s.look(ctx, c, repo, "metadata", nil, func(tx *meta.Tx, r repository, visible string) error {
 		d = oci.Repository{Attributes: r.locks.attributes()}
 		var created, updated int64
-		err := tx.Row(`SELECT created_us, updated_us, (SELECT COUNT(*) FROM manifests WHERE repository = r.id), (SELECT COUNT(*) FROM tags WHERE repository = r.id)
+		err := tx.Row(`SELECT created_us, updated_us, (SELECT COUNT(*) FROM manifests m WHERE repository = r.id`+visible+`), (SELECT COUNT(*) FROM tags WHERE repository = r.id`+ofTags(visible)+`)
  FROM repositories r WHERE r.id = $1`, r.id).Scan(&created, &updated, &d.Manifests, &d.Tags)
 		d.Created, d.Updated = meta.FromMicros(created), meta.FromMicros(updated)
 		return err
@@ -65,12 +77,20 @@ func scanTag(scan func(...any) error) (oci.Tag, error) {
 	return t, err
 }
 
+// ofTags is a condition on manifests m as one on tags.
+func ofTags(visible string) string {
+	if visible == "" {
+		return ``
+	}
+	return ` AND EXISTS (SELECT 1 FROM manifests m WHERE m.repository = tags.repository AND m.digest = tags.digest` + visible + `)`
+}
+
 // DescribeTag describes a tag. Errors: see oci.Metadata.
 func (s *Service) DescribeTag(ctx context.Context, c oci.Call, repo name.Repository, t name.Tag) (oci.Tag, error) {
 	var d oci.Tag
 	gone := unknownManifest(name.Reference{Repository: repo, Tag: t})
-	err := s.look(ctx, c, repo, "metadata of "+string(t), gone, func(tx *meta.Tx, r repository) (err error) {
-		d, err = scanTag(tx.Row(`SELECT `+tagColumns+` FROM tags WHERE repository = $1 AND name = $2`, r.id, string(t)).Scan)
+	err := s.look(ctx, c, repo, "metadata of "+string(t), gone, func(tx *meta.Tx, r repository, visible string) (err error) {
+		d, err = scanTag(tx.Row(`SELECT `+tagColumns+` FROM tags WHERE repository = $1 AND name = $2`+ofTags(visible), r.id, string(t)).Scan)
 		if errors.Is(err, meta.ErrNotFound) {
 			return gone
 		}
@@ -106,7 +126,7 @@ func behind(tx *meta.Tx, table, column, repository string, p oci.Page) (where, o
 func (s *Service) ListTags(ctx context.Context, c oci.Call, repo name.Repository, p oci.Page) ([]oci.Tag, bool, error) {
 	var list []oci.Tag
 	more := false
-	err := s.look(ctx, c, repo, "metadata of tags", nil, func(tx *meta.Tx, r repository) error {
+	err := s.look(ctx, c, repo, "metadata of tags", nil, func(tx *meta.Tx, r repository, visible string) error {
 		list, more = nil, false
 		where, order, args, err := behind(tx, "tags", "name", r.id, p)
 		if err != nil || p.N <= 0 {
@@ -118,7 +138,7 @@ func (s *Service) ListTags(ctx context.Context, c oci.Call, repo name.Repository
 			where += ` AND digest = $` + digit(len(args))
 		}
 		args = append(args, p.N+1)
-		rows, err := tx.Query(`SELECT `+tagColumns+` FROM tags WHERE repository = $1`+where+` AND (locks & 4) = 0 ORDER BY `+order+` LIMIT $`+digit(len(args)), args...)
+		rows, err := tx.Query(`SELECT `+tagColumns+` FROM tags WHERE repository = $1`+where+` AND (locks & 4) = 0`+ofTags(visible)+` ORDER BY `+order+` LIMIT $`+digit(len(args)), args...)
 		if err != nil {
 			return err
 		}
@@ -140,13 +160,13 @@ func (s *Service) ListTags(ctx context.Context, c oci.Call, repo name.Repository
 
 func digit(n int) string { return string(rune('0' + n)) }
 
-const manifestColumns = `digest, media_type, artifact_type, size, image_size, config_media_type, architecture, os, created_us, updated_us, locks`
+const manifestColumns = `digest, media_type, artifact_type, size, image_size, config_media_type, architecture, os, created_us, updated_us, locks, quarantine, quarantine_details`
 
 func scanManifest(scan func(...any) error) (oci.Manifest, error) {
 	var m oci.Manifest
 	var created, updated int64
 	var l locks
-	err := scan(&m.Digest, &m.MediaType, &m.ArtifactType, &m.Size, &m.ImageSize, &m.ConfigMediaType, &m.Architecture, &m.OS, &created, &updated, &l)
+	err := scan(&m.Digest, &m.MediaType, &m.ArtifactType, &m.Size, &m.ImageSize, &m.ConfigMediaType, &m.Architecture, &m.OS, &created, &updated, &l, &m.Quarantine, &m.QuarantineDetails)
 	m.Created, m.Updated, m.Attributes = meta.FromMicros(created), meta.FromMicros(updated), l.attributes()
 	m.ImageSize = max(m.ImageSize, m.Size) // manifests from before it was kept have none
 	if m.ArtifactType == m.ConfigMediaType {
@@ -177,9 +197,9 @@ func tagsOf(tx *meta.Tx, repository string, d name.Digest) ([]name.Tag, error) {
 func (s *Service) ListManifests(ctx context.Context, c oci.Call, repo name.Repository, p oci.Page) ([]oci.Manifest, bool, error) {
 	var list []oci.Manifest
 	more := false
-	err := s.look(ctx, c, repo, "metadata of manifests", nil, func(tx *meta.Tx, r repository) error {
+	err := s.look(ctx, c, repo, "metadata of manifests", nil, func(tx *meta.Tx, r repository, visible string) error {
 		var err error
-		if list, more, err = manifestsPage(tx, r.id, p); err != nil {
+		if list, more, err = manifestsPage(tx, r.id, visible, p); err != nil {
 			return err
 		}
 		for i := range list {
@@ -192,13 +212,13 @@ func (s *Service) ListManifests(ctx context.Context, c oci.Call, repo name.Repos
 	return list, more, err
 }
 
-func manifestsPage(tx *meta.Tx, repository string, p oci.Page) (list []oci.Manifest, more bool, err error) {
+func manifestsPage(tx *meta.Tx, repository, visible string, p oci.Page) (list []oci.Manifest, more bool, err error) {
 	where, order, args, err := behind(tx, "manifests", "digest", repository, p)
 	if err != nil || p.N <= 0 {
 		return nil, false, err
 	}
 	args = append(append([]any{repository}, args...), p.N+1)
-	rows, err := tx.Query(`SELECT `+manifestColumns+` FROM manifests WHERE repository = $1`+where+` AND (locks & 4) = 0 ORDER BY `+order+` LIMIT $`+digit(len(args)), args...)
+	rows, err := tx.Query(`SELECT `+manifestColumns+` FROM manifests m WHERE repository = $1`+where+` AND (locks & 4) = 0`+visible+` ORDER BY `+order+` LIMIT $`+digit(len(args)), args...)
 	if err != nil {
 		return nil, false, err
 	}
@@ -220,8 +240,8 @@ func manifestsPage(tx *meta.Tx, repository string, p oci.Page) (list []oci.Manif
 func (s *Service) DescribeManifest(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) (oci.Manifest, error) {
 	var m oci.Manifest
 	gone := unknownManifest(name.Reference{Repository: repo, Digest: d})
-	err := s.look(ctx, c, repo, "metadata of "+string(d), gone, func(tx *meta.Tx, r repository) (err error) {
-		m, err = scanManifest(tx.Row(`SELECT `+manifestColumns+` FROM manifests WHERE repository = $1 AND digest = $2`, r.id, string(d)).Scan)
+	err := s.look(ctx, c, repo, "metadata of "+string(d), gone, func(tx *meta.Tx, r repository, visible string) (err error) {
+		m, err = scanManifest(tx.Row(`SELECT `+manifestColumns+` FROM manifests m WHERE repository = $1 AND digest = $2`+visible, r.id, string(d)).Scan)
 		if errors.Is(err, meta.ErrNotFound) {
 			return gone
 		}
@@ -282,6 +302,11 @@ func (s *Service) SetAttributes(ctx context.Context, c oci.Call, of name.Referen
 				return err
 			}
 		}
+		if change.Quarantine != nil || change.QuarantineDetails != nil {
+			if err := s.release(tx, c, row, r.id, of, change); err != nil {
+				return err
+			}
+		}
 		note := record(row, c, actionMark, of.Repository)
 		note.Reference, note.Digest = string(of.Tag), string(of.Digest)
 		if note.Before, err = json.Marshal(was.attributes()); err == nil {
@@ -292,6 +317,75 @@ func (s *Service) SetAttributes(ctx context.Context, c oci.Call, of name.Referen
 		}
 		return s.audit.Append(tx, note)
 	})
+}
+
+// release changes the state of quarantine of a manifest and of those that it names. What passes is told as pushed: nobody heard of it before.
+func (s *Service) release(tx *meta.Tx, c oci.Call, row meta.RegistryRow, repository string, of name.Reference, change oci.Change) error {
+	var was, details string
+	if err := tx.Row(`SELECT quarantine, quarantine_details FROM manifests WHERE repository = $1 AND digest = $2`, repository, string(of.Digest)).Scan(&was, &details); err != nil {
+		return err
+	}
+	state := was
+	if change.Quarantine != nil {
+		state = *change.Quarantine
+	}
+	if change.QuarantineDetails != nil {
+		details = *change.QuarantineDetails
+	}
+	if len(details) > 64<<10 {
+		return fault.New(fault.BadRequest, "quarantineDetails has at most 64 KiB.")
+	}
+	if err := quarantine(tx, repository, of.Digest, state, details); err != nil {
+		return err
+	}
+	note := record(row, c, actionQuarantine, of.Repository)
+	note.Digest = string(of.Digest)
+	var err error
+	if note.Before, err = json.Marshal(map[string]string{"quarantineState": was}); err == nil {
+		note.After, err = json.Marshal(map[string]string{"quarantineState": state, "quarantineDetails": details})
+	}
+	if err == nil {
+		err = s.audit.Append(tx, note)
+	}
+	if err != nil || !held(was) || held(state) {
+		return err
+	}
+	tags, err := tagsOf(tx, repository, of.Digest)
+	if err != nil {
+		return err
+	}
+	return tellPush(tx, repository, of.Digest, tags, eventOf(c, http.MethodPatch, of.Repository))
+}
+
+// quarantine sets the state of a manifest and of the manifests that it names.
+func quarantine(tx *meta.Tx, repository string, d name.Digest, state, details string) error {
+	_, err := tx.Exec(`UPDATE manifests SET quarantine = $1, quarantine_details = $2, updated_us = $3 WHERE repository = $4 AND digest = $5`,
+		state, details, meta.Micros(tx.Now()), repository, string(d))
+	if err != nil {
+		return err
+	}
+	rows, err := tx.Query(`SELECT f.child FROM manifest_refs f JOIN manifests m ON m.repository = f.repository AND m.digest = f.child
+ WHERE f.repository = $1 AND f.digest = $2 AND f.kind = 'manifest' AND m.quarantine <> $3`, repository, string(d), state)
+	if err != nil {
+		return err
+	}
+	var children []name.Digest
+	for rows.Next() {
+		var child name.Digest
+		if err := rows.Scan(&child); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		children = append(children, child)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, child := range children {
+		if err := quarantine(tx, repository, child, state, details); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // changed is what locks become by a change.

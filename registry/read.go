@@ -34,15 +34,17 @@ func manifestIn(tx *meta.Tx, registry string, at name.Reference) (oci.Descriptor
 	var found oci.Descriptor
 	var row *meta.Row
 	var of, own, tagged locks
+	var state string
 	if at.Digest != "" {
-		row = tx.Row(`SELECT m.digest, m.media_type, m.size, r.locks, m.locks, 0 FROM repositories r JOIN manifests m ON m.repository = r.id
+		row = tx.Row(`SELECT m.digest, m.media_type, m.size, m.quarantine, r.locks, m.locks, 0 FROM repositories r JOIN manifests m ON m.repository = r.id
  WHERE r.registry = $1 AND r.name = $2 AND m.digest = $3`, registry, string(at.Repository), string(at.Digest))
 	} else {
-		row = tx.Row(`SELECT m.digest, m.media_type, m.size, r.locks, m.locks, t.locks FROM repositories r JOIN tags t ON t.repository = r.id
+		row = tx.Row(`SELECT m.digest, m.media_type, m.size, m.quarantine, r.locks, m.locks, t.locks FROM repositories r JOIN tags t ON t.repository = r.id
  JOIN manifests m ON m.repository = r.id AND m.digest = t.digest
  WHERE r.registry = $1 AND r.name = $2 AND t.name = $3`, registry, string(at.Repository), string(at.Tag))
 	}
-	err := row.Scan(&found.Digest, &found.MediaType, &found.Size, &of, &own, &tagged)
+	err := row.Scan(&found.Digest, &found.MediaType, &found.Size, &state, &of, &own, &tagged)
+	found.Quarantined = held(state)
 	switch {
 	case errors.Is(err, meta.ErrNotFound):
 		return found, unknownManifest(at)
@@ -51,6 +53,20 @@ func manifestIn(tx *meta.Tx, registry string, at name.Reference) (oci.Descriptor
 			tagged.forbids(noRead, tagCalled(at.Repository, at.Tag)))
 	}
 	return found, err
+}
+
+// held reports whether a state of quarantine keeps a manifest from sight.
+func held(state string) bool { return state != "" && state != oci.Passed }
+
+// notHeld is the condition that a manifest m is not kept from sight.
+const notHeld = ` AND m.quarantine IN ('', 'Passed')`
+
+// sees reports whether a call sees what is in quarantine: all do where the policy is off.
+func (s *Service) sees(tx *meta.Tx, c oci.Call) (bool, error) {
+	if !c.Registry.Quarantine {
+		return true, nil
+	}
+	return s.identity.CanQuarantine(tx, c.Caller, c.Registry, false)
 }
 
 func unknownRepository(repo name.Repository) error {
@@ -95,7 +111,23 @@ func (s *Service) Holdings(tx *meta.Tx, visit func(h Holding) error) error {
 
 // Blob releases a blob. Errors: see oci.Reader.
 func (s *Service) Blob(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) (oci.Descriptor, oci.Content, error) {
-	return s.releasePull(ctx, c, blobWish(c, repo, d))
+	w := blobWish(c, repo, d)
+	return s.releasePull(ctx, c, wish{w.repo, w.reference, func(tx *meta.Tx) (oci.Descriptor, error) {
+		found, err := w.find(tx)
+		if err != nil {
+			return found, err
+		}
+		if ok, err := s.sees(tx, c); ok || err != nil {
+			return found, err
+		}
+		var one int
+		err = tx.Row(`SELECT 1 FROM repositories r JOIN manifest_refs f ON f.repository = r.id JOIN manifests m ON m.repository = r.id AND m.digest = f.digest
+ WHERE r.registry = $1 AND r.name = $2 AND f.child = $3`+notHeld+` LIMIT 1`, c.Registry.ID, string(repo), string(d)).Scan(&one)
+		if errors.Is(err, meta.ErrNotFound) { // only what is in quarantine names it, or nothing
+			err = fault.New(fault.BlobUnknown, "The blob %s is not known to the repository.", d).Carrying(map[string]string{"digest": string(d)})
+		}
+		return found, err
+	}})
 }
 
 // StatBlob describes a blob. Errors: see oci.Reader.
@@ -143,9 +175,17 @@ func (s *Service) Referrers(ctx context.Context, c oci.Call, repo name.Repositor
 		if err != nil || r.id == "" {
 			return err
 		}
+		seen, err := s.sees(tx, c)
+		if err != nil {
+			return err
+		}
+		visible := notHeld
+		if seen {
+			visible = ``
+		}
 		by := bytewise(tx, "digest")
-		rows, err := tx.Query(`SELECT digest, media_type, artifact_type, annotations, size FROM manifests
- WHERE repository = $1 AND subject = $2 AND `+by+` > $3 AND ($4 = '' OR artifact_type = $5) AND (locks & 12) = 0 ORDER BY `+by+` LIMIT $6`,
+		rows, err := tx.Query(`SELECT digest, media_type, artifact_type, annotations, size FROM manifests m
+ WHERE repository = $1 AND subject = $2 AND `+by+` > $3 AND ($4 = '' OR artifact_type = $5) AND (locks & 12) = 0`+visible+` ORDER BY `+by+` LIMIT $6`,
 			r.id, string(d), string(after), artifactType, artifactType, referrersLimit+1)
 		if err != nil {
 			return err
@@ -189,11 +229,23 @@ func (s *Service) Tags(ctx context.Context, c oci.Call, repo name.Repository, la
 		if err != nil {
 			return err
 		}
+		visible, err := s.visibleTags(tx, c)
+		if err != nil {
+			return err
+		}
 		by := bytewise(tx, "name")
-		list, more, err = names(tx, n, `SELECT name FROM tags WHERE repository = $1 AND `+by+` > $2 AND (locks & 4) = 0 ORDER BY `+by+` LIMIT $3`, id, last)
+		list, more, err = names(tx, n, `SELECT name FROM tags WHERE repository = $1 AND `+by+` > $2 AND (locks & 4) = 0`+visible+` ORDER BY `+by+` LIMIT $3`, id, last)
 		return err
 	})
 	return list, more, err
+}
+
+// visibleTags is the condition on tags that a call may see.
+func (s *Service) visibleTags(tx *meta.Tx, c oci.Call) (string, error) {
+	if seen, err := s.sees(tx, c); seen || err != nil {
+		return ``, err
+	}
+	return ofTags(notHeld), nil
 }
 
 // names reads at most n names; query's last parameter is its limit.
@@ -225,12 +277,20 @@ func (s *Service) Repositories(ctx context.Context, c oci.Call, last string, n i
 	more := false
 	err := s.releaseNames(ctx, c, "", "_catalog", func(tx *meta.Tx) error {
 		list, more = nil, false
+		seen, err := s.sees(tx, c)
+		if err != nil {
+			return err
+		}
+		visible := notHeld
+		if seen {
+			visible = ``
+		}
 		by := bytewise(tx, "name")
 		for from, rest := last, n > 0; rest; {
 			var batch []string
 			var err error
 			batch, rest, err = names(tx, n+1, `SELECT name FROM repositories WHERE registry = $1 AND `+by+` > $2 AND (locks & 4) = 0
- AND EXISTS (SELECT 1 FROM manifests WHERE repository = repositories.id) ORDER BY `+by+` LIMIT $3`, c.Registry.ID, from)
+ AND EXISTS (SELECT 1 FROM manifests m WHERE m.repository = repositories.id`+visible+`) ORDER BY `+by+` LIMIT $3`, c.Registry.ID, from)
 			if err != nil {
 				return err
 			}

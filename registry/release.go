@@ -42,6 +42,17 @@ func (s *Service) decide(ctx context.Context, c oci.Call, w wish) (oci.Descripto
 		if d, err = w.find(tx); err != nil {
 			return err
 		}
+		if d.Quarantined {
+			if seen, err := s.sees(tx, c); err != nil {
+				return err
+			} else if !seen {
+				at := name.Reference{Repository: w.repo, Tag: name.Tag(w.reference)}
+				if at.Tag == "" {
+					at.Digest = d.Digest // the caller has named it
+				}
+				return unknownManifest(at)
+			}
+		}
 		if d.Digest != "" && s.blobs.Damaged(d.Digest) {
 			return fault.New(fault.BlobUnknown, "The content %s is damaged on the registry's disk: push it again, and it is served again.", d.Digest).Carrying(map[string]string{"digest": string(d.Digest)})
 		}

@@ -39,7 +39,18 @@ func tellPush(tx *meta.Tx, repository string, d name.Digest, tags []name.Tag, e 
 	if len(tags) == 0 {
 		tags = []name.Tag{""}
 	}
+	var state string
+	if err := tx.Row(`SELECT quarantine FROM manifests WHERE repository = $1 AND digest = $2`, repository, string(d)).Scan(&state); err != nil {
+		return err
+	}
 	for _, e.Tag = range tags {
+		if held(state) {
+			e.Action = webhook.Quarantine
+			if err := webhook.Raise(tx, e); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := raise(tx, e, config, webhook.Push, webhook.ChartPush); err != nil {
 			return err
 		}

@@ -143,6 +143,9 @@ func (s *Service) putManifest(tx *meta.Tx, c oci.Call, repo name.Repository, tag
 	if err := s.blobs.Commit(tx, sealed); err != nil {
 		return err
 	}
+	if row.Quarantine {
+		m.quarantine = oci.Quarantined
+	}
 	if err := insertManifest(tx, to.id, m, sealed.Digest, sealed.Size); err != nil {
 		return err
 	}
@@ -217,10 +220,10 @@ func member(tx *meta.Tx, repository string, r ref) (size int64, ok bool, err err
 func insertManifest(tx *meta.Tx, repository string, m manifest, d name.Digest, size int64) error {
 	now := meta.Micros(tx.Now())
 	n, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us,
-  config_media_type, architecture, os, image_size, updated_us, untagged_us)
- VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (repository, digest) DO NOTHING`,
+  config_media_type, architecture, os, image_size, updated_us, untagged_us, quarantine)
+ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT (repository, digest) DO NOTHING`,
 		repository, string(d), m.mediaType, m.artifactType, string(m.subject), m.annotations, string(m.config), size, now,
-		m.configType, m.architecture, m.os, m.total+size, now, now)
+		m.configType, m.architecture, m.os, m.total+size, now, now, m.quarantine)
 	if err != nil || n == 0 {
 		return err
 	}

@@ -5,6 +5,7 @@
 -- +goose Up
 
 -- == meta ==
+ALTER TABLE registries ADD COLUMN quarantine BOOLEAN NOT NULL DEFAULT FALSE;
 ALTER TABLE registries ADD COLUMN retention BOOLEAN NOT NULL DEFAULT FALSE;
 ALTER TABLE registries ADD COLUMN retention_days BIGINT NOT NULL DEFAULT 7;
 ALTER TABLE registries ADD COLUMN retention_since_us BIGINT NOT NULL DEFAULT 0;
@@ -20,6 +21,8 @@ ALTER TABLE manifests ADD COLUMN config_media_type TEXT NOT NULL DEFAULT '';
 ALTER TABLE manifests ADD COLUMN architecture TEXT NOT NULL DEFAULT '';
 ALTER TABLE manifests ADD COLUMN os TEXT NOT NULL DEFAULT '';
 ALTER TABLE manifests ADD COLUMN image_size BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE manifests ADD COLUMN quarantine TEXT NOT NULL DEFAULT '';
+ALTER TABLE manifests ADD COLUMN quarantine_details TEXT NOT NULL DEFAULT '';
 ALTER TABLE manifests ADD COLUMN updated_us BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE manifests ADD COLUMN untagged_us BIGINT NOT NULL DEFAULT 0;
 UPDATE manifests SET updated_us = created_us;
@@ -38,6 +41,8 @@ CREATE TABLE deleted_manifests (
     architecture      TEXT NOT NULL,
     os                TEXT NOT NULL,
     image_size        BIGINT NOT NULL,
+    quarantine        TEXT NOT NULL,
+    quarantine_details TEXT NOT NULL,
     deleted_us        BIGINT NOT NULL,
     PRIMARY KEY (repository, digest)
 );

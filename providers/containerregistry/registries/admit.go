@@ -38,6 +38,10 @@ func admit(w arm.World, c arm.Change[document]) []*fault.Fault {
 			"Disabling public network access is not supported for the SKU %s. For more information, please visit https://aka.ms/acr/private-link.", c.Want.SKU.Name).
 			At("properties.publicNetworkAccess"))
 	}
+	if p.Policies.Quarantine.Status == enabled && c.Want.SKU.Name != premium {
+		faults = append(faults, fault.New(fault.BadRequest, "The quarantine policy is not supported for the SKU %s of the registry '%s'; it needs Premium.", c.Want.SKU.Name, c.ID.Name()).
+			At("properties.policies.quarantinePolicy.status"))
+	}
 	if p.Policies.Retention.Status == enabled && c.Want.SKU.Name != premium {
 		faults = append(faults, fault.New(fault.BadRequest, "The retention policy is not supported for the SKU %s of the registry '%s'; it needs Premium.", c.Want.SKU.Name, c.ID.Name()).
 			At("properties.policies.retentionPolicy.status"))

@@ -94,7 +94,7 @@ type policies struct {
 }
 
 type quarantine struct {
-	Status string `json:"status" enum:"enabled|disabled" default:"disabled" stance:"refused" doc:"Quarantine is not offered yet: enabled is refused, so that nobody relies on it."`
+	Status string `json:"status" enum:"enabled|disabled" default:"disabled" stance:"acts" doc:"enabled (Premium): manifests that are pushed or imported are seen only by those who may read content in quarantine, until one who may write it sets quarantineState to Passed."`
 }
 
 type trust struct {

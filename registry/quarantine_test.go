@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+)
+
+// The roles for content in quarantine, by their ids in Azure.
+const (
+	roleQuarantineReader = "cdda3590-29a3-44f6-95f2-9f980659eb04"
+	roleQuarantineWriter = "c8d4ff99-41c3-41a8-9f60-21dfdad59608"
+)
+
+// logged is the registry as a principal with roles on it reaches it.
+func (h *host) logged(label string, roles ...string) *host {
+	p, secret := h.w.principal(label, h.row.ResourceID, roles...)
+	as := *h
+	as.user, as.password = p.AppID, secret
+	return &as
+}
+
+// What is pushed under quarantinePolicy is there for nobody but those who may read content in quarantine, whatever door and list it is asked by, until one who may write
+// it says that it passed.
+func TestQuarantine(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso")
+		h.image("old", "v1", "before the policy")
+		h.change(func(r *meta.RegistryRow) { r.Quarantine = true })
+		pusher := h.logged("pusher", identity.RoleAcrPush)
+		reader := h.logged("scanner", identity.RoleAcrPull, roleQuarantineReader)
+		writer := h.logged("judge", identity.RoleAcrPull, roleQuarantineWriter)
+		m := pusher.platformImage("app", "v1", "amd64")
+		index := indexOf(m)
+		pusher.manifest("app", "all", mediaIndex, index)
+		d, di, layer := string(name.DigestOf(m)), string(name.DigestOf(index)), string(name.DigestOf([]byte("layer for amd64")))
+		signature := imageOf(`,"artifactType":"a/b","subject":`+descriptor(mediaImage, m), []byte(`{"architecture":"amd64","os":"linux"}`))
+		pusher.manifest("app", "", mediaImage, signature)
+
+		paths := []string{"/v2/app/manifests/v1", "/v2/app/manifests/" + d, "/v2/app/manifests/all", "/v2/app/blobs/" + layer, "/acr/v1/app", "/acr/v1/app/_tags", "/acr/v1/app/_tags/v1",
+			"/acr/v1/app/_manifests", "/acr/v1/app/_manifests/" + d}
+		unseen := func(who string, as *host) {
+			t.Helper()
+			for _, path := range paths {
+				if a := as.send(as.request("GET", path, nil)); a.status != 404 {
+					t.Errorf("%s sees %s: %d %.200s", who, path, a.status, a.body)
+				}
+			}
+			for path, hidden := range map[string]string{"/v2/_catalog": `"app"`, "/v2/app/tags/list": `"v1"`, "/v2/app/referrers/" + d: "sha256:"} {
+				if a := as.send(as.request("GET", path, nil)); strings.Contains(string(a.body), hidden) {
+					t.Errorf("%s sees in %s: %s", who, path, a.body)
+				}
+			}
+			as.do(200, "GET", "/v2/old/manifests/v1", nil)
+		}
+		seen := func(who string, as *host) {
+			t.Helper()
+			for _, path := range paths {
+				if a := as.send(as.request("GET", path, nil)); a.status != 200 {
+					t.Errorf("%s does not see %s: %d %.200s", who, path, a.status, a.body)
+				}
+			}
+		}
+		unseen("who pushed it", pusher)
+		unseen("the admin user", h)
+		unseen("a token", h.token(t, "ci-token", "_repositories_pull_metadata_read").host)
+		seen("who reads quarantine", reader)
+		seen("who writes quarantine", writer)
+		pusher.do(200, "HEAD", "/v2/app/blobs/"+layer, nil) // or it would be pushed again and again
+		if a := reader.do(200, "GET", "/acr/v1/app/_manifests/"+d, nil); !strings.Contains(string(a.body), `"quarantineState":"Quarantined"`) {
+			t.Errorf("its state: %s", a.body)
+		}
+
+		const at = "/acr/v1/app/_manifests/"
+		pass := []byte(`{"quarantineState":"Passed","quarantineDetails":"{\"scanner\":\"clean\"}"}`)
+		for who, as := range map[string]*host{"who pushed it": pusher, "who reads quarantine": reader, "the admin user": h} {
+			if a := as.send(as.request("PATCH", at+di, strings.NewReader(string(pass)))); a.status != 403 {
+				t.Errorf("%s passes it: %d %s", who, a.status, a.body)
+			}
+		}
+		writer.do(400, "PATCH", at+di, []byte(`{"quarantineState":"Perhaps"}`))
+		writer.do(403, "PATCH", at+di, []byte(`{"quarantineState":"Passed","writeEnabled":false}`)) // a lock takes another right
+		writer.do(200, "PATCH", at+di, []byte(`{"quarantineState":"Failed"}`))
+		unseen("after it failed, who pushed it", pusher)
+		if a := writer.do(200, "PATCH", at+di, pass); !strings.Contains(string(a.body), `"quarantineState":"Passed"`) || !strings.Contains(string(a.body), "clean") {
+			t.Errorf("passed: %s", a.body)
+		}
+		seen("after it passed, who pushed it", pusher) // the index, and what it names
+		if a := pusher.do(200, "GET", "/v2/app/referrers/"+d, nil); strings.Contains(string(a.body), "a/b") {
+			t.Errorf("what refers to it is in quarantine still: %s", a.body)
+		}
+		if marks := w.records(h.row.ID, func(r audit.Record) bool { return strings.HasSuffix(r.Action, "quarantine/write") }); len(marks) != 2 {
+			t.Errorf("%d changes of state are on record", len(marks))
+		}
+	})
+}
