@@ -4,6 +4,7 @@ GO ?= go
 BIN := bin/embargo
 UNIT = $(shell $(GO) list ./... | grep -v '/test/')
 STATICCHECK := .tools/bin/staticcheck
+STORAGES := .tools/bin/versitygw .tools/npm/node_modules/azurite
 
 .PHONY: help run build check test test-long demo bench mutate-routes fuzz dist tools
 
@@ -16,14 +17,14 @@ run: build ## build and start a registry on ./embargo-data (README's first comma
 build: ## build bin/embargo
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/embargo
 
-check: $(STATICCHECK) ## format, vet, staticcheck, import rules, unit tests: under two minutes
+check: $(STATICCHECK) $(STORAGES) ## format, vet, staticcheck, import rules, unit tests: under two minutes
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: $$(gofmt -l $$(git ls-files '*.go'))"; exit 1; }
 	$(GO) vet ./...
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) vet ./cmd/embargo
 	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) vet ./cmd/embargo
 	$(STATICCHECK) ./...
 	$(GO) test ./test/rules
-	scripts/with-postgres $(GO) test -short $(UNIT)
+	scripts/with-storage scripts/with-postgres $(GO) test -short $(UNIT)
 
 test: ## everything a change must pass; installs what the tests need (README's second command)
 	scripts/test
@@ -52,3 +53,6 @@ fuzz: ## each fuzz target for FUZZ inputs
 
 $(STATICCHECK):
 	GOBIN=$(CURDIR)/.tools/bin $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+$(STORAGES) &:
+	scripts/install-storages

@@ -114,6 +114,7 @@ type Type[D any] struct {
 	Display string // singular, for operations and the reference: "Export pipeline"
 	Right   string // what its permissions begin with; "" is Name (so that a read asks Name/read)
 	Scope   Scope
+	On      string // of an OnAnything type: the only type that it extends, as its full name; "" is any, and what is no resource
 	API     string // api-versions of the type, in the grammar of the `api` tag; "" is all of the namespace. With Since only the first counts.
 	Verbs   Verbs
 

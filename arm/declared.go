@@ -22,6 +22,7 @@ type resource struct {
 	display         string
 	right           string // what permissions on it begin with: its name, mostly
 	scope           Scope
+	on              string
 	api             ranges
 	verbs           Verbs
 	names           Names
@@ -67,7 +68,7 @@ type found struct {
 
 func (t *Type[D]) resource() (*resource, error) {
 	r := &resource{
-		name: t.Name, right: t.Right, display: t.Display, scope: t.Scope, verbs: t.Verbs, names: t.Names, globalName: t.GlobalName,
+		name: t.Name, right: t.Right, display: t.Display, scope: t.Scope, on: t.On, verbs: t.Verbs, names: t.Names, globalName: t.GlobalName,
 		takenFault: t.TakenFault, takenText: t.TakenText, answers: t.Answers, notFound: t.NotFound, capability: t.Capability,
 		doc: reflect.TypeFor[D](), actions: t.Actions, work: t.Work,
 	}

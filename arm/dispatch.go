@@ -75,6 +75,8 @@ func (rq *request) placed(r *resource, id name.ResourceID) error {
 		ok = !scope.IsResource() && scope.ResourceGroup() == "" && scope.Subscription() != ""
 	case InTenant:
 		ok = scope.IsRoot()
+	case OnAnything:
+		ok = r.on == "" || strings.EqualFold(scope.Type(), r.on)
 	}
 	if ok {
 		return nil

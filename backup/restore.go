@@ -122,10 +122,10 @@ func (f *Folder) content(h holding, use func(r io.Reader) error) error {
 	return nil
 }
 
-// Target is where a copy is restored to: a folder for content, and an empty database.
+// Target is where a copy is restored to: a storage for content, and an empty database.
 type Target struct {
-	Blobs string
-	DB    meta.Options
+	Storage blob.Storage
+	DB      meta.Options
 }
 
 // Restore puts a copy in place: content first, then the database in one transaction. Killed on the way, it can be run again. The installation comes up held unless its
@@ -134,7 +134,7 @@ func (f *Folder) Restore(ctx context.Context, s Snapshot, to Target, tell func(P
 	if err := meta.Vacant(ctx, to.DB, s.Schema); err != nil { // before much is copied for nothing
 		return err
 	}
-	placer, err := blob.NewPlacer(to.Blobs)
+	placer, err := blob.NewPlacer(ctx, to.Storage, s.ID)
 	if err != nil {
 		return err
 	}
@@ -144,10 +144,10 @@ func (f *Folder) Restore(ctx context.Context, s Snapshot, to Target, tell func(P
 	err = f.eachHolding(ctx, s, func(h holding) error {
 		kept[h.Digest] = true
 		defer t.step(h.Size)
-		if placer.Placed(h.Key, h.Digest) {
+		if placer.Placed(ctx, h.Key, h.Digest) {
 			return nil
 		}
-		return f.content(h, func(r io.Reader) error { return placer.Place(h.Key, h.Digest, r) })
+		return f.content(h, func(r io.Reader) error { return placer.Place(ctx, h.Key, h.Digest, r) })
 	})
 	if err != nil {
 		return err
@@ -155,7 +155,7 @@ func (f *Folder) Restore(ctx context.Context, s Snapshot, to Target, tell func(P
 	tell(t.p)
 	tell(Progress{Phase: "database", Objects: s.Objects, Of: s.Objects, Bytes: s.Bytes, OfBytes: s.Bytes})
 	return meta.Restore(ctx, to.DB, s.Schema, func(put func(t meta.Table, values []any) error) error { return f.eachRow(ctx, s, put) }, func(tx *meta.Tx) error {
-		return errors.Join(blob.Keep(tx, func(d name.Digest) bool { return kept[d] }), egress.Restored(tx, s.ID))
+		return errors.Join(blob.Keep(tx, func(d name.Digest) bool { return kept[d] }), placer.Settle(tx), egress.Restored(tx, s.ID))
 	})
 }
 

@@ -14,14 +14,12 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
-	"github.com/embargo-registry/embargo/blob/internal/fs"
+	"github.com/embargo-registry/embargo/blob/internal/driver"
 	"github.com/embargo-registry/embargo/egress"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
@@ -39,8 +37,8 @@ const (
 // Options configure a Store.
 type Options struct {
 	DB *meta.DB
-	// Dir is the folder of the objects. It is made if absent.
-	Dir string
+	// Storage is where the objects are.
+	Storage Storage
 	// Clock is the time of uploads; nil is time.Now.
 	Clock func() time.Time
 	// Log gets what could not be cleaned up; nil discards.
@@ -50,7 +48,7 @@ type Options struct {
 // Store is content by digest. It is safe for concurrent use.
 type Store struct {
 	db    *meta.DB
-	dir   *fs.Dir
+	disk  driver.Driver
 	clock func() time.Time
 	log   *slog.Logger
 	small *lru.Cache[name.Digest, []byte]
@@ -60,14 +58,17 @@ type Store struct {
 	mu sync.Mutex
 	// damaged is the content that a scrub found changed on the disk, until it is pushed again.
 	damaged map[name.Digest]struct{}
+	// removals bounds the objects that are being removed beside the requests.
+	removals chan struct{}
+	removing sync.WaitGroup
 	// writing holds the uploads that a request writes at the moment.
 	writing map[string]struct{}
 }
 
-// New opens the store.
-func New(o Options) (*Store, error) {
-	if o.DB == nil || o.Dir == "" {
-		return nil, errors.New("blob: a store needs a database and a folder")
+// New opens the store. A storage that objects are not to be written to, or that can't be used, is refused.
+func New(ctx context.Context, o Options) (*Store, error) {
+	if o.DB == nil {
+		return nil, errors.New("blob: a store needs a database")
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
@@ -75,15 +76,18 @@ func New(o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	dir, err := fs.Open(o.Dir)
+	disk, err := o.Storage.open()
 	if err != nil {
+		return nil, err
+	}
+	if err := settle(ctx, o.DB, disk); err != nil {
 		return nil, err
 	}
 	small, err := lru.New[name.Digest, []byte](smallCount)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: o.DB, dir: dir, clock: o.Clock, log: o.Log, small: small, writing: map[string]struct{}{}, damaged: map[name.Digest]struct{}{}}
+	s := &Store{db: o.DB, disk: disk, clock: o.Clock, log: o.Log, small: small, removals: make(chan struct{}, 64), writing: map[string]struct{}{}, damaged: map[name.Digest]struct{}{}}
 	return s, s.loadDamaged()
 }
 
@@ -97,7 +101,7 @@ type Sealed struct {
 
 // Put writes small content whole and makes it durable. want may be "": the digest is then sha256. Errors: DigestInvalid when the content
 // is not want's, StorageFull.
-func (s *Store) Put(_ context.Context, content []byte, want name.Digest) (Sealed, error) {
+func (s *Store) Put(ctx context.Context, content []byte, want name.Digest) (Sealed, error) {
 	if want == "" {
 		want = name.DigestOf(content)
 	}
@@ -106,18 +110,9 @@ func (s *Store) Put(_ context.Context, content []byte, want name.Digest) (Sealed
 	if got := name.DigestFrom(want.Algorithm(), h); got != want {
 		return Sealed{}, mismatch(got, want)
 	}
-	key := fs.NewKey()
-	f, err := s.dir.Create(key)
-	if err != nil {
-		return Sealed{}, full(err)
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		s.discard(key)
-		return Sealed{}, full(err)
+	key := driver.NewKey()
+	if err := s.disk.Put(context.WithoutCancel(ctx), key, content); err != nil {
+		return Sealed{}, named(s.disk, err)
 	}
 	return Sealed{Digest: want, Size: int64(len(content)), key: key}, nil
 }
@@ -143,7 +138,7 @@ func (s *Store) Commit(tx *meta.Tx, c Sealed) error {
 		}
 	}
 	if key != c.key {
-		tx.OnCommit(func() { s.discard(c.key) })
+		tx.OnCommit(func() { s.discardSoon(c.key) })
 	} else {
 		tx.OnCommit(func() { s.healed(c.Digest) })
 	}
@@ -158,7 +153,7 @@ func (s *Store) Discard(c Sealed) {
 }
 
 func (s *Store) discard(key string) {
-	if err := s.dir.Remove(key); err != nil {
+	if err := s.disk.Remove(context.Background(), key); err != nil {
 		s.log.Warn("an object that belongs to nothing could not be removed", "object", key, "err", err)
 	}
 }
@@ -180,28 +175,31 @@ func locate(tx *meta.Tx, d name.Digest) (key string, size int64, err error) {
 // Inspect reads content of at most limit bytes for the registry's own use: parsing a manifest, checking a digest. Its result must not
 // reach a client. Errors: BlobUnknown, SizeInvalid.
 func (s *Store) Inspect(ctx context.Context, d name.Digest, limit int64) ([]byte, error) {
-	f, size, content, err := s.find(ctx, d)
+	o, size, content, err := s.find(ctx, d)
 	if err != nil {
 		return nil, err
 	}
 	if size > limit {
-		if f != nil {
-			_ = f.Close() // opened for reading only
+		if o != nil {
+			_ = o.Close() // opened for reading only
 		}
 		return nil, fault.New(fault.SizeInvalid, "The content %s has %d bytes; at most %d are read here.", d, size, limit)
 	}
-	if f == nil {
+	if o == nil {
 		return content, nil
 	}
-	return s.load(f, d, size)
+	return s.load(ctx, o, d, size)
 }
 
-// load reads a file whole and keeps it if it is small.
-func (s *Store) load(f *os.File, d name.Digest, size int64) ([]byte, error) {
+// load reads an object whole and keeps it if it is small.
+func (s *Store) load(ctx context.Context, o driver.Object, d name.Digest, size int64) ([]byte, error) {
 	content := make([]byte, size)
-	_, err := io.ReadFull(f, content)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, err
+	r, err := o.Range(ctx, 0, size)
+	if err == nil {
+		_, err = io.ReadFull(r, content)
+	}
+	if err = errors.Join(err, o.Close()); err != nil {
+		return nil, named(s.disk, err)
 	}
 	if size <= smallContent {
 		s.small.Add(d, content)
@@ -209,8 +207,20 @@ func (s *Store) load(f *os.File, d name.Digest, size int64) ([]byte, error) {
 	return content, nil
 }
 
-// find gives content either in memory or as an open file.
-func (s *Store) find(ctx context.Context, d name.Digest) (*os.File, int64, []byte, error) {
+// there finds out that a far storage answers for an object, before anything is told to a client that could not be taken back.
+func (s *Store) there(ctx context.Context, o driver.Object) error {
+	if folder(s.disk) {
+		return nil
+	}
+	if _, err := o.Size(ctx); err != nil {
+		_ = o.Close() // nothing was read
+		return named(s.disk, err)
+	}
+	return nil
+}
+
+// find gives content either in memory or as an open object.
+func (s *Store) find(ctx context.Context, d name.Digest) (driver.Object, int64, []byte, error) {
 	if content, ok := s.small.Get(d); ok {
 		return nil, int64(len(content)), content, nil
 	}
@@ -226,11 +236,11 @@ func (s *Store) find(ctx context.Context, d name.Digest) (*os.File, int64, []byt
 	if err != nil {
 		return nil, 0, nil, err
 	}
-	f, err := s.dir.Read(key)
+	o, err := s.disk.Open(ctx, key)
 	if err != nil {
-		return nil, 0, nil, err
+		return nil, 0, nil, named(s.disk, err)
 	}
-	return f, size, nil, nil
+	return o, size, nil, nil
 }
 
 // Open reads content under a grant. The Reader must be closed.
@@ -239,28 +249,22 @@ func (s *Store) Open(ctx context.Context, grant egress.Grant, d name.Digest) (*R
 	if err != nil {
 		return nil, err
 	}
-	f, size, content, err := s.find(ctx, d)
-	if err == nil && f != nil && size <= smallContent {
-		content, err = s.load(f, d, size)
-		f = nil
+	o, size, content, err := s.find(ctx, d)
+	if err == nil && o != nil && size <= smallContent {
+		content, err = s.load(ctx, o, d, size)
+		o = nil
+	} else if err == nil && o != nil {
+		err = s.there(ctx, o)
 	}
 	if err != nil {
 		flow.Close(false)
 		return nil, err
 	}
-	return &Reader{flow: flow, file: f, content: content, size: size}, nil
+	return &Reader{flow: flow, object: o, content: content, size: size}, nil
 }
 
 func mismatch(got, want name.Digest) error {
 	return fault.New(fault.DigestInvalid, "The content's digest is %s, not %s as was said: nothing was stored.", got, want)
-}
-
-// full names a full disk to the client; any other error stays what it is.
-func full(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fault.New(fault.StorageFull, "The registry's disk is full: this upload was not stored, nothing else is lost. Free space or enlarge the disk, then push again.").Because(err)
-	}
-	return err
 }
 
 // emptyHash is where every upload's hash begins.

@@ -10,15 +10,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"io/fs"
 	"net/netip"
-	"path/filepath"
 	"sync"
 	"testing"
 	"testing/iotest"
 
 	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/blob"
+	"github.com/embargo-registry/embargo/blob/blobtest"
 	"github.com/embargo-registry/embargo/egress"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
@@ -32,40 +31,51 @@ import (
 type world struct {
 	t     *testing.T
 	db    *meta.DB
-	dir   string
+	at    blob.Storage
 	store *blob.Store
 	gate  *egress.Gate
 }
 
+// each runs a test on each kind of database with a folder, and on SQLite with each other kind of storage.
 func each(t *testing.T, fn func(t *testing.T, w *world)) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		w := &world{t: t, db: open(), dir: filepath.Join(t.TempDir(), "content")}
-		w.open()
-		log, err := audit.New(context.Background(), audit.Options{DB: w.db, Node: "n"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := log.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		if w.gate, err = egress.New(egress.Options{DB: w.db, Audit: log}); err != nil {
-			t.Fatal(err)
-		}
-		w.write(func(tx *meta.Tx) error {
-			_, err := tx.PutRegistry(meta.RegistryRow{ID: "r", ResourceID: "/r", Name: "one", LoginServer: "one", PublicAccess: true})
-			return err
-		})
-		fn(t, w)
+		inWorld(t, open(), blobtest.Open(t, blobtest.Folder).Storage, fn)
 	})
+	for _, kind := range blobtest.Kinds[1:] {
+		t.Run(kind, func(t *testing.T) {
+			inWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")), blobtest.Open(t, kind).Storage, fn)
+		})
+	}
+}
+
+func inWorld(t *testing.T, db *meta.DB, at blob.Storage, fn func(t *testing.T, w *world)) {
+	t.Helper()
+	w := &world{t: t, db: db, at: at}
+	w.open()
+	log, err := audit.New(context.Background(), audit.Options{DB: w.db, Node: "n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := log.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if w.gate, err = egress.New(egress.Options{DB: w.db, Audit: log}); err != nil {
+		t.Fatal(err)
+	}
+	w.write(func(tx *meta.Tx) error {
+		_, err := tx.PutRegistry(meta.RegistryRow{ID: "r", ResourceID: "/r", Name: "one", LoginServer: "one", PublicAccess: true})
+		return err
+	})
+	fn(t, w)
 }
 
 // open opens the store, as a process does at its start.
 func (w *world) open() {
 	w.t.Helper()
 	var err error
-	if w.store, err = blob.New(blob.Options{DB: w.db, Dir: w.dir}); err != nil {
+	if w.store, err = blob.New(context.Background(), blob.Options{DB: w.db, Storage: w.at}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -124,20 +134,11 @@ func (w *world) read(d name.Digest, off, n int64) ([]byte, error) {
 	return b.Bytes(), errors.Join(err, r.Close(err == nil))
 }
 
-// objects counts the files that lie in the store.
+// objects counts what lies in the storage.
 func (w *world) objects() int {
 	w.t.Helper()
-	n := 0
-	err := filepath.WalkDir(w.dir, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			n++
-		}
-		return err
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return n
+	w.store.Settle()
+	return blobtest.Count(w.t, w.at)
 }
 
 func random(n int) []byte {

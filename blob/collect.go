@@ -6,9 +6,10 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
+	"io/fs"
 	"time"
 
+	"github.com/embargo-registry/embargo/blob/internal/driver"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 )
@@ -122,10 +123,11 @@ func (s *Store) collectContent(ctx context.Context, c Collection, done *Collecte
 func (s *Store) collectOne(ctx context.Context, c Collection, d name.Digest, done *Collected) error {
 	now := s.clock()
 	var gone bool
+	var key string
 	var size int64
 	look := func(tx *meta.Tx) error {
 		gone = false
-		var key, state string
+		var state string
 		var freed int64
 		row := tx.Row
 		if !tx.ReadOnly() {
@@ -149,10 +151,7 @@ func (s *Store) collectOne(ctx context.Context, c Collection, d name.Digest, don
 			return nil
 		case due:
 			gone = true
-			tx.OnCommit(func() {
-				s.small.Remove(d)
-				s.discard(key)
-			})
+			tx.OnCommit(func() { s.small.Remove(d) })
 			_, err = tx.Exec(`DELETE FROM blobs WHERE domain = $1 AND digest = $2`, domain, string(d))
 		case tx.ReadOnly():
 		case used && freed != 0:
@@ -170,6 +169,9 @@ func (s *Store) collectOne(ctx context.Context, c Collection, d name.Digest, don
 	if err == nil && gone {
 		done.Content++
 		done.ContentBytes += size
+		if !c.DryRun {
+			s.discard(key)
+		}
 	}
 	return err
 }
@@ -177,17 +179,18 @@ func (s *Store) collectOne(ctx context.Context, c Collection, d name.Digest, don
 // collectFiles removes the files that no row names: what a crash, or a push that was refused, has left.
 func (s *Store) collectFiles(ctx context.Context, c Collection, done *Collected) error {
 	before := s.clock().Add(-c.Grace)
-	return s.dir.Walk(func(key string, size int64, changed time.Time) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if changed.After(before) {
+	return s.disk.Walk(ctx, func(item driver.Item) error {
+		if item.Changed.After(before) {
 			return nil // it may be content whose row is on its way
+		}
+		query := `SELECT 1 FROM blobs WHERE object_key = $1 UNION ALL SELECT 1 FROM uploads WHERE object_key = $1 LIMIT 1`
+		if item.Part {
+			query = `SELECT 1 FROM uploads WHERE object_key = $1 LIMIT 1`
 		}
 		known := false
 		err := s.db.Read(ctx, func(tx *meta.Tx) error {
 			var one int
-			err := tx.Row(`SELECT 1 FROM blobs WHERE object_key = $1 UNION ALL SELECT 1 FROM uploads WHERE object_key = $1 LIMIT 1`, key).Scan(&one)
+			err := tx.Row(query, item.Key).Scan(&one)
 			known = err == nil
 			if errors.Is(err, meta.ErrNotFound) {
 				return nil
@@ -198,9 +201,15 @@ func (s *Store) collectFiles(ctx context.Context, c Collection, done *Collected)
 			return err
 		}
 		done.Files++
-		done.FileBytes += size
-		if !c.DryRun {
-			s.discard(key)
+		done.FileBytes += item.Size
+		switch {
+		case c.DryRun:
+		case item.Part:
+			if err := s.disk.RemoveParts(ctx, item.Key); err != nil {
+				s.log.Warn("what an upload left could not be removed", "object", item.Key, "err", err)
+			}
+		default:
+			s.discard(item.Key)
 		}
 		return nil
 	})
@@ -263,24 +272,32 @@ func (s *Store) Scrub(ctx context.Context, tell func(Scrubbed)) (Scrubbed, error
 
 // whole reads an object and compares it with its digest.
 func (s *Store) whole(ctx context.Context, d name.Digest, key string, size int64) (bool, error) {
-	f, err := s.dir.Read(key)
-	if errors.Is(err, os.ErrNotExist) {
+	o, err := s.disk.Open(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
-		return false, err
+		return false, named(s.disk, err)
 	}
 	h := d.NewHash()
 	var n int64
+	r, err := o.Range(ctx, 0, -1)
+	gone := errors.Is(err, fs.ErrNotExist)
 	for err == nil && ctx.Err() == nil {
 		var part int64
-		part, err = io.CopyN(h, f, chunks*chunk)
+		part, err = io.CopyN(h, r, chunks*chunk)
 		n += part
 	}
-	if closed := f.Close(); closed != nil || ctx.Err() != nil {
+	if closed := o.Close(); closed != nil || ctx.Err() != nil {
 		return false, errors.Join(closed, ctx.Err())
 	}
-	// An error of reading is a disk that lost the content.
+	if errors.Is(err, driver.ErrAway) {
+		return false, named(s.disk, err)
+	}
+	if gone { // or the whole bucket is, which is no damage
+		return false, named(s.disk, s.Healthy(ctx))
+	}
+	// Any other error of reading is a disk that lost the content.
 	return errors.Is(err, io.EOF) && n == size && name.DigestFrom(d.Algorithm(), h) == d, nil
 }
 

@@ -8,19 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
+	"github.com/embargo-registry/embargo/blob/internal/driver"
 	"github.com/embargo-registry/embargo/egress"
 )
 
 // window is the most that is handed on between two looks at the policy's epoch.
 const window = 1 << 20
 
-// Reader hands content of one digest on, in windows. It keeps the file private: bytes leave only through WriteTo.
+// Reader hands content of one digest on, in windows. It keeps the object private: bytes leave only through WriteTo.
 // A Reader serves one goroutine.
 type Reader struct {
 	flow    *egress.Flow
-	file    *os.File
+	object  driver.Object
 	content []byte
 	size    int64
 	closed  bool
@@ -30,14 +30,16 @@ type Reader struct {
 func (r *Reader) Size() int64 { return r.size }
 
 // WriteTo hands n bytes from offset off to w, at most a window at a time; before each the gate is asked whether the policy still
-// allows it. Where w is an io.ReaderFrom that ends in a socket, the kernel copies (sendfile). It returns the bytes handed on; a
+// allows it. Where w is an io.ReaderFrom that ends in a socket, the kernel copies (sendfile) from a file; an object storage is asked once for all of it. It returns the bytes handed on; a
 // policy change on the way ends it with the refusing fault.
 func (r *Reader) WriteTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
 	if off < 0 || n < 0 || off > r.size || n > r.size-off {
 		return 0, fmt.Errorf("blob: range %d+%d lies outside %d bytes", off, n, r.size)
 	}
-	if r.file != nil {
-		if _, err := r.file.Seek(off, io.SeekStart); err != nil {
+	var from io.Reader
+	if r.object != nil {
+		var err error
+		if from, err = r.object.Range(ctx, off, n); err != nil {
 			return 0, err
 		}
 	}
@@ -47,7 +49,7 @@ func (r *Reader) WriteTo(ctx context.Context, w io.Writer, off, n int64) (int64,
 		if err := r.flow.Begin(ctx); err != nil {
 			return sent, err
 		}
-		done, err := r.hand(w, off+sent, size)
+		done, err := hand(w, r.part(from, off+sent, size), size)
 		r.flow.End(done)
 		sent += done
 		if err != nil {
@@ -57,15 +59,17 @@ func (r *Reader) WriteTo(ctx context.Context, w io.Writer, off, n int64) (int64,
 	return sent, nil
 }
 
-// hand passes one window on.
-func (r *Reader) hand(w io.Writer, off, n int64) (int64, error) {
-	var src io.Reader
-	if r.file == nil {
-		src = bytes.NewReader(r.content[off : off+n])
-	} else {
-		// A LimitedReader over the bare file is the shape in which the kernel's copy is reachable.
-		src = &io.LimitedReader{R: r.file, N: n}
+// part is the window of n bytes at off; from stands there, unless the content is in memory.
+func (r *Reader) part(from io.Reader, off, n int64) io.Reader {
+	if r.object == nil {
+		return bytes.NewReader(r.content[off : off+n])
 	}
+	// A LimitedReader over the bare file is the shape in which the kernel's copy is reachable.
+	return &io.LimitedReader{R: from, N: n}
+}
+
+// hand passes one window of n bytes on.
+func hand(w io.Writer, src io.Reader, n int64) (int64, error) {
 	var done int64
 	var err error
 	if rf, ok := w.(io.ReaderFrom); ok {
@@ -86,8 +90,8 @@ func (r *Reader) Close(complete bool) error {
 	}
 	r.closed = true
 	r.flow.Close(complete)
-	if r.file != nil {
-		return r.file.Close()
+	if r.object != nil {
+		return r.object.Close()
 	}
 	return nil
 }

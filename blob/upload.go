@@ -8,9 +8,10 @@ import (
 	"errors"
 	"hash"
 	"io"
-	"os"
+	"io/fs"
+	"syscall"
 
-	"github.com/embargo-registry/embargo/blob/internal/fs"
+	"github.com/embargo-registry/embargo/blob/internal/driver"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
@@ -28,6 +29,8 @@ type Upload struct {
 	owner string
 	key   string
 	state []byte
+	// parts is what the storage needs to go on.
+	parts []byte
 }
 
 // resumable is a hash whose state can be kept and taken up again.
@@ -39,15 +42,15 @@ type resumable interface {
 
 // Begin starts an upload. owner is the repository that it belongs to; only it finds the upload again.
 func (s *Store) Begin(ctx context.Context, owner string) (*Upload, error) {
-	u := &Upload{ID: fs.NewKey(), s: s, owner: owner, key: fs.NewKey()}
+	u := &Upload{ID: driver.NewKey(), s: s, owner: owner, key: driver.NewKey()}
 	err := s.db.Write(ctx, func(tx *meta.Tx) error {
 		now := meta.Micros(tx.Now())
-		_, err := tx.Exec(`INSERT INTO uploads (id, owner, object_key, size, hash_state, created_us, touched_us) VALUES ($1, $2, $3, 0, $4, $5, $6)`,
-			u.ID, owner, u.key, []byte{}, now, now)
+		_, err := tx.Exec(`INSERT INTO uploads (id, owner, object_key, size, hash_state, storage_state, created_us, touched_us) VALUES ($1, $2, $3, 0, $4, $5, $6, $7)`,
+			u.ID, owner, u.key, []byte{}, []byte{}, now, now)
 		return err
 	})
 	if err != nil {
-		return nil, full(err)
+		return nil, named(s.disk, err)
 	}
 	return u, nil
 }
@@ -56,7 +59,7 @@ func (s *Store) Begin(ctx context.Context, owner string) (*Upload, error) {
 func (s *Store) Upload(ctx context.Context, owner, id string) (*Upload, error) {
 	u := &Upload{ID: id, s: s, owner: owner}
 	err := s.db.Read(ctx, func(tx *meta.Tx) error {
-		return tx.Row(`SELECT object_key, size, hash_state FROM uploads WHERE id = $1 AND owner = $2`, id, owner).Scan(&u.key, &u.Offset, &u.state)
+		return tx.Row(`SELECT object_key, size, hash_state, storage_state FROM uploads WHERE id = $1 AND owner = $2`, id, owner).Scan(&u.key, &u.Offset, &u.state, &u.parts)
 	})
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil, unknown(id)
@@ -71,104 +74,183 @@ func unknown(id string) error {
 	return fault.New(fault.BlobUploadUnknown, "The upload %q is not known here: it was finished, cancelled or has expired. Begin a new one.", id)
 }
 
+func moved(id string, size int64) error {
+	return fault.New(fault.RangeInvalid, "The upload %q has moved on to %d bytes meanwhile. Ask for its status and go on from there.", id, size)
+}
+
 // Append takes r to its end. What was taken is durable when it returns, also when r breaks off: Offset says how much. Errors:
-// Conflict while another request writes the upload, BlobUploadUnknown, StorageFull (the upload then stays where it was).
+// Conflict while another request writes the upload, BlobUploadUnknown, StorageFull, Unavailable (the upload then stays where it was). A disk that failed
+// to keep what was taken ends the upload: the client begins anew.
 func (u *Upload) Append(ctx context.Context, r io.Reader) (int64, error) {
 	release, err := u.claim()
 	if err != nil {
 		return 0, err
 	}
 	defer release()
-	f, h, err := u.open()
+	w, h, err := u.open(ctx)
 	if err != nil {
 		return 0, err
 	}
-	n, broken := u.s.take(f, h, r)
-	if f := full(broken); fault.Is(f, fault.StorageFull) {
-		return 0, f1(u.abandon(), f)
+	n, broken := u.s.take(w, h, r)
+	if theirs(broken) {
+		return 0, fault.Beside(u.lost(broken), w.Abort())
 	}
-	err = f.File.Sync()
-	if err = errors.Join(err, f.Close()); err != nil {
-		return 0, full(err)
+	parts, err := w.Sync()
+	if err != nil {
+		return 0, u.giveUp(ctx, w, err)
 	}
-	if err := u.keep(context.WithoutCancel(ctx), u.Offset+n, h); err != nil {
+	if err := w.Close(); err != nil {
+		return 0, named(u.s.disk, err)
+	}
+	if err := u.keep(context.WithoutCancel(ctx), u.Offset+n, h, parts); err != nil {
 		return 0, err
 	}
 	u.Offset += n
 	return n, broken
 }
 
-// f1 gives the second error, with the first as company in the log.
-func f1(first, second error) error {
-	if first == nil {
-		return second
-	}
-	return fault.From(second).Because(errors.Join(first, errors.Unwrap(second)))
-}
-
-// keep records the place that the upload has reached.
-func (u *Upload) keep(ctx context.Context, size int64, h resumable) error {
+// keep records the place that the upload has reached, unless another node has written meanwhile.
+func (u *Upload) keep(ctx context.Context, size int64, h resumable, parts []byte) error {
 	state, err := h.MarshalBinary()
 	if err != nil {
 		return err
 	}
 	err = u.s.db.Write(ctx, func(tx *meta.Tx) error {
-		n, err := tx.Exec(`UPDATE uploads SET size = $1, hash_state = $2, touched_us = $3 WHERE id = $4 AND owner = $5`,
-			size, state, meta.Micros(tx.Now()), u.ID, u.owner)
-		if err == nil && n == 0 {
+		n, err := tx.Exec(`UPDATE uploads SET size = $1, hash_state = $2, storage_state = $3, touched_us = $4 WHERE id = $5 AND owner = $6 AND size = $7`,
+			size, state, nonNil(parts), meta.Micros(tx.Now()), u.ID, u.owner, u.Offset)
+		if err != nil || n > 0 {
+			return err
+		}
+		var now int64
+		err = tx.Row(`SELECT size FROM uploads WHERE id = $1 AND owner = $2`, u.ID, u.owner).Scan(&now)
+		if errors.Is(err, meta.ErrNotFound) {
 			return unknown(u.ID)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return moved(u.ID, now)
 	})
 	if err == nil {
-		u.state = state
+		u.state, u.parts = state, parts
 	}
 	return err
 }
 
+// nonNil is b for a column that is never NULL.
+func nonNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
 // Seal takes the rest of the content, if any, verifies the whole against want and makes it durable. The content then waits for Commit;
-// the upload ends with it. When the digest is not want's nothing is stored and the upload stays where it was. Errors: DigestInvalid,
-// Conflict, BlobUploadUnknown, StorageFull, and whatever rest breaks off with.
-func (u *Upload) Seal(_ context.Context, want name.Digest, rest io.Reader) (Sealed, error) {
+// the upload ends with it. When the digest is not want's nothing is stored and the upload stays where it was; where the storage shows
+// content only once it is finished, and the digest is not sha256, the upload has then ended. Errors: DigestInvalid, Conflict,
+// BlobUploadUnknown, StorageFull, Unavailable, and whatever rest breaks off with.
+func (u *Upload) Seal(ctx context.Context, want name.Digest, rest io.Reader) (Sealed, error) {
 	release, err := u.claim()
 	if err != nil {
 		return Sealed{}, err
 	}
 	defer release()
-	f, h, err := u.open()
+	w, h, err := u.open(ctx)
 	if err != nil {
 		return Sealed{}, err
 	}
 	var n int64
 	if rest != nil {
-		n, err = u.s.take(f, h, rest)
+		n, err = u.s.take(w, h, rest)
 	}
 	size := u.Offset + n
+	late := false
 	if err == nil {
-		err = verify(f.File, h, want, size)
+		late, err = verify(w, h, want, size)
 	}
 	if err == nil {
-		err = f.Sync()
+		err = w.Finish()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return Sealed{}, f1(u.abandon(), full(err))
+	if errors.Is(err, driver.ErrUnsure) {
+		late, err = true, w.Close()
+	}
+	if err != nil {
+		return Sealed{}, u.giveUp(ctx, w, err)
+	}
+	if late {
+		if err := u.reread(ctx, want); err != nil {
+			return Sealed{}, err
+		}
 	}
 	return Sealed{Digest: want, Size: size, key: u.key, upload: u.ID}, nil
 }
 
-// verify compares the content with want. The running hash is sha256; another algorithm reads the file again.
-func verify(f *os.File, h hash.Hash, want name.Digest, size int64) error {
+// verify compares the content with want. The running hash is sha256; for another algorithm the content is read again, and late says
+// that this can't be done before it is finished.
+func verify(w driver.Writer, h hash.Hash, want name.Digest, size int64) (late bool, err error) {
 	alg := want.Algorithm()
 	if alg != "sha256" {
+		f, ok := w.(driver.Rereader)
+		if !ok {
+			return true, nil
+		}
 		h = want.NewHash()
 		if _, err := io.Copy(h, io.NewSectionReader(f, 0, size)); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if got := name.DigestFrom(alg, h); got != want {
-		return mismatch(got, want)
+		return false, mismatch(got, want)
 	}
-	return nil
+	return false, nil
+}
+
+// reread compares finished content with want. Where it is something else the upload ends.
+func (u *Upload) reread(ctx context.Context, want name.Digest) error {
+	h := want.NewHash()
+	o, err := u.s.disk.Open(ctx, u.key)
+	if err != nil {
+		return u.lost(err)
+	}
+	r, err := o.Range(ctx, 0, -1)
+	if err == nil {
+		_, err = io.Copy(h, r)
+	}
+	if err = errors.Join(err, o.Close()); err != nil {
+		return named(u.s.disk, err)
+	}
+	got := name.DigestFrom(want.Algorithm(), h)
+	if got == want {
+		return nil
+	}
+	return fault.Beside(mismatch(got, want), u.end(context.WithoutCancel(ctx)))
+}
+
+// theirs says whether an error of taking content is the storage's, after which nothing more can be written, and not the reader's.
+func theirs(err error) bool {
+	for _, e := range []error{driver.ErrFull, driver.ErrAway, driver.ErrTaken, fs.ErrNotExist, syscall.ENOSPC, syscall.EDQUOT} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// lost tells of an upload whose object can't be gone on with, or what else err is.
+func (u *Upload) lost(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, driver.ErrTaken) {
+		return fault.From(unknown(u.ID)).Because(err)
+	}
+	return named(u.s.disk, err)
+}
+
+// giveUp gives up what a request has written after err, and the whole upload where the storage may have lost what was durable before.
+func (u *Upload) giveUp(ctx context.Context, w driver.Writer, err error) error {
+	told := fault.Beside(u.lost(err), w.Abort())
+	if !errors.Is(err, driver.ErrLost) {
+		return told
+	}
+	return fault.Beside(told, u.end(context.WithoutCancel(ctx)))
 }
 
 // Cancel ends the upload and removes what it had written. Errors: Conflict, BlobUploadUnknown.
@@ -178,7 +260,12 @@ func (u *Upload) Cancel(ctx context.Context) error {
 		return err
 	}
 	defer release()
-	err = u.s.db.Write(ctx, func(tx *meta.Tx) error {
+	return u.end(ctx)
+}
+
+// end forgets the upload and removes what it had written.
+func (u *Upload) end(ctx context.Context) error {
+	err := u.s.db.Write(ctx, func(tx *meta.Tx) error {
 		n, err := tx.Exec(`DELETE FROM uploads WHERE id = $1 AND owner = $2`, u.ID, u.owner)
 		if err == nil && n == 0 {
 			return unknown(u.ID)
@@ -215,40 +302,26 @@ func (u *Upload) claim() (release func(), err error) {
 	}, nil
 }
 
-// open gives the object's file at the upload's offset, and the hash in the state that belongs to it. The row is read again, because
+// open gives the object at the upload's offset, and the hash in the state that belongs to it. The row is read again, because
 // another request may have written between the caller's look and its claim.
-func (u *Upload) open() (*fs.File, resumable, error) {
-	now, err := u.s.Upload(context.Background(), u.owner, u.ID)
+func (u *Upload) open(ctx context.Context) (driver.Writer, resumable, error) {
+	ctx = context.WithoutCancel(ctx) // what a client that goes away has sent is kept
+	now, err := u.s.Upload(ctx, u.owner, u.ID)
 	if err != nil {
 		return nil, nil, err
 	}
 	if now.Offset != u.Offset {
-		return nil, nil, fault.New(fault.RangeInvalid, "The upload %q has moved on to %d bytes meanwhile. Ask for its status and go on from there.", u.ID, now.Offset)
+		return nil, nil, moved(u.ID, now.Offset)
 	}
 	h := emptyHash()
-	if u.Offset == 0 {
-		u.s.discard(u.key) // what a broken first attempt may have left
-		f, err := u.s.dir.Create(u.key)
-		return f, h, full(err)
+	if u.Offset > 0 {
+		if err := h.UnmarshalBinary(now.state); err != nil {
+			return nil, nil, err
+		}
 	}
-	if err := h.UnmarshalBinary(now.state); err != nil {
-		return nil, nil, err
-	}
-	f, err := u.s.dir.Resume(u.key, u.Offset)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil, fault.From(unknown(u.ID)).Because(err)
-	}
-	return f, h, err
-}
-
-// abandon gives back the disk space of what could not be kept; the durable part of the upload stays.
-func (u *Upload) abandon() error {
-	if u.Offset == 0 {
-		return u.s.dir.Remove(u.key)
-	}
-	f, err := u.s.dir.Resume(u.key, u.Offset)
+	w, err := u.s.disk.Write(ctx, u.key, u.Offset, now.parts)
 	if err != nil {
-		return err
+		return nil, nil, u.lost(err)
 	}
-	return f.Close()
+	return w, h, nil
 }

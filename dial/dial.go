@@ -41,6 +41,12 @@ const (
 	Webhook Purpose = "webhook"
 	// DeclaredWebhook is a webhook's destination that the operator has listed besides.
 	DeclaredWebhook Purpose = "declared-webhook"
+	// Upstream is a registry on the public Internet that the operator has listed for cache rules, with the hosts that belong to it.
+	Upstream Purpose = "upstream"
+	// InsideUpstream is one that the operator has listed as lying inside.
+	InsideUpstream Purpose = "inside-upstream"
+	// Storage is the object storage that the operator configured for content.
+	Storage Purpose = "storage"
 )
 
 // Rule is where connections of one purpose may go.
@@ -138,11 +144,18 @@ type ClientOptions struct {
 	Socket string
 	// MaxHeader bounds an answer's headers, in bytes; 0 is net/http's own limit.
 	MaxHeader int64
+	// Idle is how many unused connections to a host are kept; 0: 8.
+	Idle int
+	// HeaderTimeout bounds the wait for an answer's headers once the request is sent; 0: none, the caller's context does.
+	HeaderTimeout time.Duration
 }
 
 // Client is an HTTP client for the purpose. It follows at most five redirects, and only to destinations of the same rule.
 func (d *Dialer) Client(p Purpose, o ClientOptions) *http.Client {
 	connect := d.Func(p)
+	if o.Idle == 0 {
+		o.Idle = 8
+	}
 	return &http.Client{
 		Timeout: o.Timeout,
 		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
@@ -164,7 +177,8 @@ func (d *Dialer) Client(p Purpose, o ClientOptions) *http.Client {
 			TLSClientConfig:        &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
 			MaxResponseHeaderBytes: o.MaxHeader,
 			ForceAttemptHTTP2:      true,
-			MaxIdleConnsPerHost:    8,
+			MaxIdleConnsPerHost:    o.Idle,
+			ResponseHeaderTimeout:  o.HeaderTimeout,
 			IdleConnTimeout:        90 * time.Second,
 			TLSHandshakeTimeout:    10 * time.Second,
 			ExpectContinueTimeout:  time.Second,

@@ -61,7 +61,7 @@ type Ask struct {
 	Peer *network.Peer
 	// To is the identity of the receiving registry (Import).
 	To string
-	// Destination is where an event would be sent (Webhook): scheme, host and port. Declared says that the operator has listed it.
+	// Destination is where an event would be sent (Webhook: scheme, host and port) or what would be asked (Upstream: its name). Declared says that the operator has listed it.
 	Destination string
 	Declared    bool
 	// Sealed says that only the installation itself can read what leaves (Backup); Batch names all that one backup takes.
@@ -163,7 +163,7 @@ func errStale() error {
 // Release records a decision durably and then gives the Grant. The ranges of one blob that one caller reads on one connection
 // under one epoch share a record.
 func (g *Gate) Release(ctx context.Context, d Decision) (Grant, error) {
-	if !d.valid || d.ask.Route == Webhook { // an event is told; it opens no content
+	if !d.valid || told(d.ask.Route) { // what is told opens no content
 		return Grant{}, fault.New(fault.Denied, "Nothing was decided, so nothing is released.")
 	}
 	key, shareable := d.share()
@@ -266,6 +266,8 @@ func action(r Route) string {
 		return "Embargo.Containment/backup/action"
 	case Webhook:
 		return "Microsoft.ContainerRegistry/registries/webhooks/deliver/action"
+	case Upstream:
+		return "Microsoft.ContainerRegistry/registries/cacheRules/fetch/action"
 	}
 	return "Microsoft.ContainerRegistry/registries/pull/read"
 }

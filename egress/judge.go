@@ -21,6 +21,8 @@ func judge(tx *meta.Tx, row meta.RegistryRow, a Ask) error {
 		return judgeBackup(tx, a)
 	case Webhook:
 		return judgeWebhook(row, a)
+	case Upstream:
+		return judgeUpstream(row, a)
 	}
 	return fault.New(fault.Denied, "The route %s is not open: the gate knows no rule by which it could be.", a.Route)
 }
@@ -105,4 +107,20 @@ func judgeWebhook(row meta.RegistryRow, a Ask) error {
 			row.Name, a.Destination, row.ResourceID).At(row.ResourceID)
 	}
 	return nil
+}
+
+// judgeUpstream: R10. What a pull asks of an upstream carries names out: they go only where the operator has said that they may, for a caller who may pull now; from a
+// restored copy that nobody has confirmed they go nowhere. That exports are disabled changes nothing more: content that comes in is no export.
+func judgeUpstream(row meta.RegistryRow, a Ask) error {
+	switch {
+	case row.Held:
+		return fault.New(fault.Denied,
+			"Fetching from the upstream %s for the registry '%s' is not supported because this installation runs on a restored copy that nobody has confirmed. "+
+				"An owner confirms it with 'embargo restore confirm'.", a.Destination, row.Name).At(row.ResourceID)
+	case !a.Declared:
+		return fault.New(fault.Denied,
+			"The upstream %s of a cache rule of the registry '%s' is not among the upstreams of this server's configuration, so nothing is asked of it. An operator can list it there.",
+			a.Destination, row.Name).At(row.ResourceID)
+	}
+	return judgePull(row, a)
 }

@@ -74,7 +74,7 @@ var Register = [...]Entry{
 	{Replica, Absent, "no replica but the home region exists", "providers/containerregistry"},
 	{ConnectedEdge, Absent, "connected registries are not offered", "arm"},
 	{ForeignCache, Judged, "a login server of this installation, in any spelling and with whatever credentials, is recognised and judged as an import", "providers/containerregistry"},
-	{Upstream, Absent, "nothing is fetched from outside: cache rules are not offered, an import from outside is refused", "providers/containerregistry"},
+	{Upstream, Judged, "names go only to an upstream that the operator has listed, for a caller who may pull now, on record before the first byte; its tokens and redirects come from hosts listed for it; an import from outside is refused", "egress"},
 	{Mount, Judged, "a mount needs read on the source repository, in the same registry; otherwise an upload begins, whether the source exists or not", "registry"},
 	{ForeignDigest, Judged, "a digest is served only from a repository that holds it", "registry"},
 	{Webhook, Judged, "an event carries names and digests, goes to the webhook's own destination, and while exports are disabled only to one that the operator has listed; asked at every attempt", "egress"},

@@ -80,6 +80,15 @@ func From(err error) *Fault {
 	return New(Internal, "The server met an unexpected condition. The log has the cause under this request's id.").Because(err)
 }
 
+// Beside is err with what went wrong while it was cleaned up after, which the log alone shows.
+func Beside(err, cleanup error) error {
+	if cleanup == nil {
+		return err
+	}
+	f := From(err)
+	return f.Because(errors.Join(f.cause, cleanup))
+}
+
 // Or is the Fault in err (a body that stalled says so itself), or f because of err where there is none.
 func Or(err error, f *Fault) *Fault {
 	var own *Fault

@@ -3,10 +3,8 @@
 package identity
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -106,12 +104,11 @@ func (s *Service) GenerateTokenPassword(tx *meta.Tx, token, called string, expir
 	if !slices.Contains(TokenPasswordNames, called) {
 		return "", fault.New(fault.InvalidParameter, "There is no token password %q: password1 and password2 are their names.", called)
 	}
-	b := make([]byte, 39)
-	if _, err := io.ReadFull(s.random, b); err != nil {
+	p, err := s.generate(39)
+	if err != nil {
 		return "", err
 	}
-	p := base64.RawURLEncoding.EncodeToString(b)
-	_, err := tx.Exec(`INSERT INTO token_passwords (token, name, hash, created_us, expires_us) VALUES ($1, $2, $3, $4, $5)
+	_, err = tx.Exec(`INSERT INTO token_passwords (token, name, hash, created_us, expires_us) VALUES ($1, $2, $3, $4, $5)
  ON CONFLICT (token, name) DO UPDATE SET hash = excluded.hash, created_us = excluded.created_us, expires_us = excluded.expires_us`,
 		token, called, hashGenerated(p), meta.Micros(tx.Now()), meta.Micros(expires))
 	return p, err

@@ -104,11 +104,10 @@ func (s *Service) RotateSecretUntil(tx *meta.Tx, ref string, expires time.Time) 
 func (s *Service) addSecret(tx *meta.Tx, principal, chosen string, expires time.Time) (string, error) {
 	secret, hashed := chosen, ""
 	if chosen == "" {
-		b := make([]byte, secretBytes)
-		if _, err := io.ReadFull(s.random, b); err != nil {
+		var err error
+		if secret, err = s.generate(secretBytes); err != nil {
 			return "", err
 		}
-		secret = base64.RawURLEncoding.EncodeToString(b)
 		hashed = hashGenerated(secret)
 	} else {
 		if len(chosen) < 12 || len(chosen) > 256 {
@@ -136,6 +135,17 @@ func (s *Service) addSecret(tx *meta.Tx, principal, chosen string, expires time.
 	_, err = tx.Exec(`INSERT INTO principal_secrets (id, principal, hash, hint, created_us, expires_us) VALUES ($1, $2, $3, $4, $5, $6)`,
 		id, principal, hashed, hint, max(meta.Micros(tx.Now()), last+1), meta.Micros(expires))
 	return secret, err
+}
+
+// generate makes a secret of n random bytes, as unpadded base64url (RFC 4648, section 5). Its first character is a letter from A to f: a leading "-" is an option to the command
+// lines that secrets are given to, az's among them.
+func (s *Service) generate(n int) (string, error) {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(s.random, b); err != nil {
+		return "", err
+	}
+	b[0] &= 0x7f
+	return base64.RawURLEncoding.EncodeToString(b), nil
 }
 
 // hashGenerated suits secrets of full entropy: nobody guesses one, so a fast hash is enough.

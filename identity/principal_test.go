@@ -162,6 +162,36 @@ func TestRotate(t *testing.T) {
 	})
 }
 
+// Command lines take what begins with "-" for an option, so no generated secret does: 400 of each kind.
+func TestSecretsOnCommandLines(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		b.principal(identity.ServicePrincipal, "ci", "", name.ResourceID{})
+		k := b.at(b.registry("contoso"))
+		b.write(func(tx *meta.Tx) error {
+			for range 400 {
+				_, client, err := b.RotateSecretUntil(tx, "ci", time.Time{})
+				if err != nil {
+					return err
+				}
+				admin, err := b.RegenerateAdminPassword(tx, k.row.ID, "password")
+				if err != nil {
+					return err
+				}
+				token, err := b.GenerateTokenPassword(tx, "a token", identity.TokenPasswordNames[0], time.Time{})
+				if err != nil {
+					return err
+				}
+				for _, secret := range []string{client, admin, token} {
+					if strings.HasPrefix(secret, "-") || strings.HasPrefix(secret, "_") {
+						t.Errorf("the secret %q was generated", secret)
+					}
+				}
+			}
+			return nil
+		})
+	})
+}
+
 // Users log in by name, in any case; whoever can't log in learns nothing about why.
 func TestUsers(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {

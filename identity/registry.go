@@ -6,10 +6,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"io"
 	"strings"
 	"time"
 
@@ -84,6 +82,23 @@ func (s *Service) CanQuarantine(tx *meta.Tx, c Caller, row meta.RegistryRow, wri
 		return s.holds(tx, c, data, scope, true)
 	}
 	return s.holds(tx, c, action, scope, false)
+}
+
+// CanSign reports whether the caller is a signer of content: it has both rights of the role AcrImageSigner, as in Azure, where neither Owner nor Contributor, which have no dataActions, may
+// sign. CanQuarantine's words on tokens and the admin user hold here too.
+func (s *Service) CanSign(tx *meta.Tx, c Caller, row meta.RegistryRow) (bool, error) {
+	if c.Registry != "" && c.Registry != row.ID {
+		return false, nil
+	}
+	scope, err := name.ParseResourceID(row.ResourceID)
+	if err != nil {
+		return false, err
+	}
+	action, err := s.holds(tx, c, acr+"sign/write", scope, false)
+	if err != nil || !action {
+		return false, err
+	}
+	return s.holds(tx, c, acr+"trustedCollections/write", scope, true)
 }
 
 // CanDeletedCatalog reports whether the caller may list the repositories that hold something deleted.
@@ -379,11 +394,10 @@ func (s *Service) RegenerateAdminPassword(tx *meta.Tx, registry, name string) (s
 	if name != adminPasswordNames[0] && name != adminPasswordNames[1] {
 		return "", fault.New(fault.InvalidParameter, "There is no admin password %q: password and password2 are their names.", name)
 	}
-	b := make([]byte, 30)
-	if _, err := io.ReadFull(s.random, b); err != nil {
+	p, err := s.generate(30)
+	if err != nil {
 		return "", err
 	}
-	p := base64.RawURLEncoding.EncodeToString(b)
 	sealed, err := s.keyring.Seal(adminPurpose(registry, name), []byte(p))
 	if err != nil {
 		return "", err

@@ -154,14 +154,14 @@ func (db *DB) watched(op string, fn func(tx *Tx) error, run func(fn func(tx *Tx)
 		return own
 	})
 	db.watch(op, time.Since(began), err != nil && own == nil)
-	return err
+	return named(err)
 }
 
 // Stats are the figures of the pool of connections.
 func (db *DB) Stats() sql.DBStats { return db.pool.Stats() }
 
 // Write runs fn in a transaction and returns nil when it is durable. fn may run more than once, so it sets outside state and does not
-// add to it; it does no I/O of its own. An error, or a panic, of fn rolls back what fn did and nothing else.
+// add to it; it does no I/O of its own. An error, or a panic, of fn rolls back what fn did and nothing else. Errors: fn's own; StorageFull when the database's disk is full.
 func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	if db.group != nil {
 		return db.watched("write", fn, func(fn func(tx *Tx) error) error { return db.group.write(ctx, fn) })

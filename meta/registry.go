@@ -37,6 +37,8 @@ type RegistryRow struct {
 	DataEndpoint bool
 	// Quarantine is quarantinePolicy.status = enabled: what is pushed is seen by those alone who may read content in quarantine, until it is released.
 	Quarantine bool
+	// Trust is trustPolicy.status = enabled: a tag is let out to those alone who may sign, unless what it names is signed by whom a trust store trusts.
+	Trust bool
 	// Retention is retentionPolicy.status = enabled; it bears on manifests that lost their last tag since RetentionSince, RetentionDays ago.
 	Retention      bool
 	RetentionDays  int64
@@ -51,7 +53,7 @@ type RegistryRow struct {
 }
 
 const registryColumns = `id, resource_id, name, login_server, location, sku, epoch, exports, public_access, default_deny, ip_rules,
- bypass, admin_enabled, anonymous_pull, abac_mode, arm_tokens, data_endpoint, tokens_valid_from_us, quarantine, retention, retention_days, retention_since_us, soft_delete, soft_delete_days`
+ bypass, admin_enabled, anonymous_pull, abac_mode, arm_tokens, data_endpoint, tokens_valid_from_us, quarantine, trust, retention, retention_days, retention_since_us, soft_delete, soft_delete_days`
 
 // PutRegistry writes the row and returns its new epoch: one more than any that the row, or r, had.
 func (tx *Tx) PutRegistry(r RegistryRow) (int64, error) {
@@ -64,19 +66,19 @@ func (tx *Tx) PutRegistry(r RegistryRow) (int64, error) {
 	}
 	var epoch int64
 	err = tx.Row(`INSERT INTO registries (`+registryColumns+`, resource_key)
- VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)
+ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)
  ON CONFLICT (id) DO UPDATE SET resource_id = excluded.resource_id, name = excluded.name, login_server = excluded.login_server,
   location = excluded.location, sku = excluded.sku,
   epoch = CASE WHEN registries.epoch >= excluded.epoch THEN registries.epoch + 1 ELSE excluded.epoch END,
   exports = excluded.exports, public_access = excluded.public_access, default_deny = excluded.default_deny, ip_rules = excluded.ip_rules,
   bypass = excluded.bypass, admin_enabled = excluded.admin_enabled, anonymous_pull = excluded.anonymous_pull, abac_mode = excluded.abac_mode,
   arm_tokens = excluded.arm_tokens, data_endpoint = excluded.data_endpoint, tokens_valid_from_us = excluded.tokens_valid_from_us,
-  quarantine = excluded.quarantine, retention = excluded.retention, retention_days = excluded.retention_days, retention_since_us = excluded.retention_since_us, soft_delete = excluded.soft_delete,
+  quarantine = excluded.quarantine, trust = excluded.trust, retention = excluded.retention, retention_days = excluded.retention_days, retention_since_us = excluded.retention_since_us, soft_delete = excluded.soft_delete,
   soft_delete_days = excluded.soft_delete_days, resource_key = excluded.resource_key
  RETURNING epoch`,
 		r.ID, r.ResourceID, r.Name, r.LoginServer, r.Location, r.SKU, r.Epoch+1, r.Exports, r.PublicAccess, r.DefaultDeny, string(rules),
 		r.BypassAzureServices, r.AdminEnabled, r.AnonymousPull, r.AbacMode, r.ArmTokens, r.DataEndpoint, Micros(r.TokensValidFrom),
-		r.Quarantine, r.Retention, r.RetentionDays, Micros(r.RetentionSince), r.SoftDelete, r.SoftDeleteDays, strings.ToLower(r.ResourceID)).Scan(&epoch)
+		r.Quarantine, r.Trust, r.Retention, r.RetentionDays, Micros(r.RetentionSince), r.SoftDelete, r.SoftDeleteDays, strings.ToLower(r.ResourceID)).Scan(&epoch)
 	return epoch, err
 }
 
@@ -135,7 +137,7 @@ func scanRegistry(scan func(...any) error) (RegistryRow, error) {
 	var valid, since int64
 	err := scan(&r.ID, &r.ResourceID, &r.Name, &r.LoginServer, &r.Location, &r.SKU, &r.Epoch, &r.Exports, &r.PublicAccess, &r.DefaultDeny, &rules,
 		&r.BypassAzureServices, &r.AdminEnabled, &r.AnonymousPull, &r.AbacMode, &r.ArmTokens, &r.DataEndpoint, &valid,
-		&r.Quarantine, &r.Retention, &r.RetentionDays, &since, &r.SoftDelete, &r.SoftDeleteDays, &r.Held)
+		&r.Quarantine, &r.Trust, &r.Retention, &r.RetentionDays, &since, &r.SoftDelete, &r.SoftDeleteDays, &r.Held)
 	if err != nil {
 		return RegistryRow{}, err
 	}

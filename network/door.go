@@ -140,6 +140,7 @@ type Door struct {
 	mu     sync.Mutex
 	server *http.Server
 	closed bool
+	deaf   chan struct{} // closed when nothing more is accepted
 }
 
 // Listen binds a door to address (host:port; port 0 picks a free one). Connections wait in the kernel's queue until Serve.
@@ -173,7 +174,7 @@ func (ds *Doors) TakeOver(old *Door, o DoorOptions) (*Door, error) {
 }
 
 func (ds *Doors) door(socket *net.TCPListener, o DoorOptions) *Door {
-	d := &Door{doors: ds, o: o, socket: socket}
+	d := &Door{doors: ds, o: o, socket: socket, deaf: make(chan struct{})}
 	d.limits.Store(o.Limits.complete())
 	return d
 }
@@ -252,6 +253,7 @@ func (d *Door) Serve(h http.Handler) error {
 	d.server = server
 	d.mu.Unlock()
 
+	defer close(d.deaf)
 	var ln net.Listener = directListener{d}
 	if d.o.Connect != nil {
 		ln = newTunnelListener(d)
@@ -293,6 +295,13 @@ func (d *Door) greet(ctx context.Context, server *http.Server) {
 	server.SetKeepAlivesEnabled(false)
 	patience := time.NewTimer(min(d.o.HeaderTimeout, 5*time.Second))
 	defer patience.Stop()
+	select {
+	case <-d.deaf: // the last connection that was accepted is counted now
+	case <-patience.C:
+		return
+	case <-ctx.Done():
+		return
+	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for d.fresh.Load() > 0 {

@@ -77,7 +77,7 @@ func (x *exchange) pushWhole(digest string) error {
 	}
 	if err := u.Finish(x.r.Context(), d, x.body(x.r.Body)); err != nil {
 		// The client has no name for this upload, so nobody could go on with it.
-		return errors.Join(err, u.Cancel(context.WithoutCancel(x.r.Context())))
+		return fault.Beside(err, u.Cancel(context.WithoutCancel(x.r.Context())))
 	}
 	return x.stored(x.blobURL(d), d)
 }

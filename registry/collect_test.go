@@ -3,12 +3,9 @@
 package registry_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -196,146 +193,6 @@ func TestScrub(t *testing.T) {
 		}
 		if healed, err := w.reg.Scrub(context.Background(), func(blob.Scrubbed) {}); err != nil || len(healed.Damaged) != 0 {
 			t.Errorf("after the push: %+v, %v", healed, err)
-		}
-	})
-}
-
-// modelSteps is how many steps the model test takes on SQLite; PostgreSQL takes a tenth.
-func modelSteps() int {
-	if testing.Short() {
-		return 1000
-	}
-	return 50000
-}
-
-// pass lets time pass: everything that is kept for a while is older by two hours afterwards.
-func (w *world) pass() {
-	w.t.Helper()
-	hours := (2 * time.Hour).Microseconds()
-	w.write(func(tx *meta.Tx) error {
-		_, err := tx.Exec(`UPDATE blob_links SET touched_us = touched_us - $1`, hours)
-		if err == nil {
-			_, err = tx.Exec(`UPDATE blobs SET freed_us = freed_us - $1 WHERE freed_us > 0`, hours)
-		}
-		return err
-	})
-	for _, f := range w.files() {
-		past := time.Now().Add(-2 * time.Hour)
-		if err := os.Chtimes(f, past, past); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-}
-
-// model is what the repositories of a registry must hold.
-type model struct {
-	t    *testing.T
-	h    *host
-	r    *rand.Rand
-	held map[string]bool // "repository/image" whose manifest is there
-	half map[string]bool // whose blobs were pushed or mounted a moment ago, and whose manifest will be
-}
-
-const modelImages = 6
-
-func modelParts(image string) (config, layer, manifest []byte) {
-	config, layer = []byte(`{"seed":"`+image+`"}`), []byte("layer of "+image)
-	return config, layer, imageOf("", config, layer)
-}
-
-// step takes a step: a push whole or in two halves, a deletion, a collection, a pull, or two hours.
-func (m *model) step() {
-	repos := []string{"a", "b", "c"}
-	repo, image := repos[m.r.IntN(len(repos))], fmt.Sprint(m.r.IntN(modelImages))
-	key := repo + "/" + image
-	config, layer, manifest := modelParts(image)
-	d := string(name.DigestOf(manifest))
-	switch m.r.IntN(12) {
-	case 0, 1:
-		m.h.blob(repo, config)
-		m.h.blob(repo, layer)
-		m.half[key] = true
-	case 2: // by mounting what another repository may hold
-		from := repos[m.r.IntN(len(repos))]
-		for _, content := range [][]byte{config, layer} {
-			a := m.h.send(m.h.request("POST", "/v2/"+repo+"/blobs/uploads/?from="+from+"&mount="+string(name.DigestOf(content)), nil))
-			if a.status == http.StatusAccepted {
-				m.h.blob(repo, content)
-			}
-		}
-		m.half[key] = true
-	case 3, 4, 5:
-		if m.half[key] {
-			m.h.manifest(repo, "t"+image, mediaImage, manifest)
-			m.held[key] = true
-			delete(m.half, key)
-		}
-	case 6:
-		if m.held[key] {
-			m.h.do(202, "DELETE", "/v2/"+repo+"/manifests/"+d, nil)
-			delete(m.held, key)
-		}
-	case 7:
-		if m.r.IntN(20) == 0 {
-			if a := m.h.send(m.h.request("DELETE", "/acr/v1/"+repo, nil)); a.status == 202 {
-				for _, all := range []map[string]bool{m.held, m.half} {
-					for k := range all {
-						if k[:1] == repo {
-							delete(all, k)
-						}
-					}
-				}
-			} else if a.status != 404 {
-				m.t.Fatalf("%d %s", a.status, a.body)
-			}
-		}
-	case 8, 9:
-		if _, err := m.h.w.reg.Collect(context.Background(), time.Hour, false); err != nil {
-			m.t.Fatal(err)
-		}
-	case 10:
-		if m.r.IntN(10) == 0 { // whoever was in the middle of a push has gone
-			m.h.w.pass()
-			clear(m.half)
-		}
-	default:
-		if m.held[key] {
-			m.h.do(200, "GET", "/v2/"+repo+"/manifests/"+d, nil)
-			m.h.do(200, "GET", "/v2/"+repo+"/blobs/"+string(name.DigestOf(layer)), nil)
-		}
-	}
-}
-
-// Whatever is pushed at once or in parts, mounted, deleted and collected in whatever order: what a repository holds is served whole, who is pushing is not disturbed, and what nothing
-// names goes from the disk. The seed is printed.
-func TestCollectModel(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	each(t, func(t *testing.T, w *world) {
-		m := &model{t: t, h: w.registry("contoso"), r: rand.New(rand.NewPCG(seed, 1)), held: map[string]bool{}, half: map[string]bool{}}
-		n := modelSteps()
-		if w.db.Postgres() {
-			n /= 10
-		}
-		for range n {
-			m.step()
-		}
-		for range 2 {
-			w.pass()
-			w.collect(time.Hour)
-		}
-		images := map[string]bool{}
-		for k := range m.held {
-			images[k[2:]] = true
-			_, layer, manifest := modelParts(k[2:])
-			for path, want := range map[string][]byte{"/manifests/" + string(name.DigestOf(manifest)): manifest, "/blobs/" + string(name.DigestOf(layer)): layer} {
-				if a := m.h.do(200, "GET", "/v2/"+k[:1]+path, nil); !bytes.Equal(a.body, want) {
-					t.Errorf("%s%s is not whole", k, path)
-				}
-			}
-		}
-		if files := len(w.files()); files != 3*len(images) {
-			t.Errorf("%d files are on the disk for %d images of three each", files, len(images))
 		}
 	})
 }

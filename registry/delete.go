@@ -108,6 +108,7 @@ func dropManifest(tx *meta.Tx, repository string, d name.Digest) error {
 	}
 	for _, query := range []string{
 		`DELETE FROM tags WHERE repository = $1 AND digest = $2`,
+		`DELETE FROM cached_tags WHERE repository = $1 AND digest = $2`,
 		`DELETE FROM manifest_refs WHERE repository = $1 AND digest = $2`,
 		`DELETE FROM manifests WHERE repository = $1 AND digest = $2`,
 	} {

@@ -52,6 +52,7 @@ func (s *Service) runDrop(ctx context.Context, j *job.Job) (any, error) {
 func dropRepository(do func(query string) error) error {
 	for _, query := range []string{
 		`DELETE FROM tags WHERE repository = $1`,
+		`DELETE FROM cached_tags WHERE repository = $1`,
 		`DELETE FROM manifest_refs WHERE repository = $1`,
 		`DELETE FROM manifests WHERE repository = $1`,
 		`DELETE FROM deleted_tags WHERE repository = $1`,

@@ -113,7 +113,7 @@ func (s *Service) runImport(ctx context.Context, j *job.Job) (any, error) {
 // survey judges the import and asks the source for every piece of content, each manifest with what it names in one transaction that
 // also records the answers. It writes nothing into the target, so that an import that is stopped leaves nothing.
 func (p *importer) survey(ctx context.Context, progress func(percent int) error) error {
-	if err := p.s.db.Write(ctx, p.start); err != nil {
+	if err := p.trusting(ctx, p.start); err != nil {
 		return err
 	}
 	seen := map[name.Digest]bool{p.root.Digest: true}
@@ -148,7 +148,7 @@ func (p *importer) survey(ctx context.Context, progress func(percent int) error)
 }
 
 // start checks what can be refused at once, resolves the image and asks the source for its manifest.
-func (p *importer) start(tx *meta.Tx) error {
+func (p *importer) start(tx *meta.Tx, own verdicts) error {
 	if err := p.load(tx); err != nil {
 		return err
 	}
@@ -165,6 +165,9 @@ func (p *importer) start(tx *meta.Tx) error {
 	}
 	if err != nil {
 		return p.absent(err)
+	}
+	if err := p.trusted(tx, own); err != nil {
+		return err
 	}
 	return p.s.releaseImport(tx, p.passage(), string(p.Image.Tag), p.root)
 }
@@ -319,7 +322,7 @@ func (p *importer) askParts(tx *meta.Tx, d name.Digest) ([]part, error) {
 // finish links the whole image into the target and sets its tags, in one transaction that asks the source once more: a change of its policy
 // that came before it leaves no link and no tag. mine says whether this worker still has the job.
 func (p *importer) finish(ctx context.Context, mine func(tx *meta.Tx) error) error {
-	return p.s.db.Write(ctx, func(tx *meta.Tx) error {
+	return p.trusting(ctx, func(tx *meta.Tx, own verdicts) error {
 		if err := p.load(tx); err != nil {
 			return err
 		}
@@ -327,6 +330,9 @@ func (p *importer) finish(ctx context.Context, mine func(tx *meta.Tx) error) err
 			return err
 		}
 		if err := p.s.releaseImport(tx, p.passage(), string(p.Image.Tag), p.root); err != nil {
+			return err
+		}
+		if err := p.trusted(tx, own); err != nil {
 			return err
 		}
 		if err := p.vacant(tx); err != nil {

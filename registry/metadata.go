@@ -32,13 +32,9 @@ func (s *Service) look(ctx context.Context, c oci.Call, repo name.Repository, wh
 		if err != nil {
 			return err
 		}
-		seen, err := s.sees(tx, c)
+		visible, err := s.visible(tx, c)
 		if err != nil {
 			return err
-		}
-		visible := notHeld
-		if seen {
-			visible = ``
 		}
 		var one int
 		err = tx.Row(`SELECT 1 FROM manifests m WHERE repository = $1`+visible+` LIMIT 1`, r.id).Scan(&one)

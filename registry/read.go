@@ -31,28 +31,34 @@ func blobIn(tx *meta.Tx, registry string, repo name.Repository, d name.Digest) (
 
 // manifestIn describes a manifest that a repository holds, by digest if there is one, else by tag. Errors: ManifestUnknown, TagUnknown.
 func manifestIn(tx *meta.Tx, registry string, at name.Reference) (oci.Descriptor, error) {
-	var found oci.Descriptor
+	found, _, err := resolve(tx, registry, at)
+	return found, err
+}
+
+// resolve is manifestIn that also tells whether it was found by a tag that came from an upstream and is to be asked for again.
+func resolve(tx *meta.Tx, registry string, at name.Reference) (found oci.Descriptor, due bool, err error) {
 	var row *meta.Row
 	var of, own, tagged locks
 	var state string
 	if at.Digest != "" {
-		row = tx.Row(`SELECT m.digest, m.media_type, m.size, m.quarantine, r.locks, m.locks, 0 FROM repositories r JOIN manifests m ON m.repository = r.id
+		row = tx.Row(`SELECT m.digest, m.media_type, m.size, m.quarantine, r.locks, m.locks, 0, 0 FROM repositories r JOIN manifests m ON m.repository = r.id
  WHERE r.registry = $1 AND r.name = $2 AND m.digest = $3`, registry, string(at.Repository), string(at.Digest))
 	} else {
-		row = tx.Row(`SELECT m.digest, m.media_type, m.size, m.quarantine, r.locks, m.locks, t.locks FROM repositories r JOIN tags t ON t.repository = r.id
- JOIN manifests m ON m.repository = r.id AND m.digest = t.digest
+		row = tx.Row(`SELECT m.digest, m.media_type, m.size, m.quarantine, r.locks, m.locks, t.locks, COALESCE(c.due_us, 0) FROM repositories r JOIN tags t ON t.repository = r.id
+ JOIN manifests m ON m.repository = r.id AND m.digest = t.digest LEFT JOIN cached_tags c ON c.repository = r.id AND c.name = t.name AND c.digest = t.digest
  WHERE r.registry = $1 AND r.name = $2 AND t.name = $3`, registry, string(at.Repository), string(at.Tag))
 	}
-	err := row.Scan(&found.Digest, &found.MediaType, &found.Size, &state, &of, &own, &tagged)
+	var when int64
+	err = row.Scan(&found.Digest, &found.MediaType, &found.Size, &state, &of, &own, &tagged, &when)
 	found.Quarantined = held(state)
 	switch {
 	case errors.Is(err, meta.ErrNotFound):
-		return found, unknownManifest(at)
+		return found, false, unknownManifest(at)
 	case err == nil && (of|own|tagged)&noRead != 0:
 		err = errors.Join(of.forbids(noRead, repositoryCalled(at.Repository)), own.forbids(noRead, manifestCalled(at.Repository, found.Digest)),
 			tagged.forbids(noRead, tagCalled(at.Repository, at.Tag)))
 	}
-	return found, err
+	return found, when != 0 && when <= meta.Micros(tx.Now()), err
 }
 
 // held reports whether a state of quarantine keeps a manifest from sight.
@@ -67,6 +73,14 @@ func (s *Service) sees(tx *meta.Tx, c oci.Call) (bool, error) {
 		return true, nil
 	}
 	return s.identity.CanQuarantine(tx, c.Caller, c.Registry, false)
+}
+
+// visible is the condition on manifests m that a call may see.
+func (s *Service) visible(tx *meta.Tx, c oci.Call) (string, error) {
+	if seen, err := s.sees(tx, c); seen || err != nil {
+		return "", err
+	}
+	return notHeld, nil
 }
 
 func unknownRepository(repo name.Repository) error {
@@ -111,8 +125,20 @@ func (s *Service) Holdings(tx *meta.Tx, visit func(h Holding) error) error {
 
 // Blob releases a blob. Errors: see oci.Reader.
 func (s *Service) Blob(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) (oci.Descriptor, oci.Content, error) {
+	at := name.Reference{Repository: repo, Digest: d}
+	var found oci.Descriptor
+	var content oci.Content
+	err := s.through(ctx, c, at, true, func(bool) (err error) {
+		found, content, err = s.releasePull(ctx, c, s.visibleBlob(c, repo, d))
+		return err
+	})
+	return found, content, err
+}
+
+// visibleBlob is the wish for a blob's content: one that only content in quarantine names is there for those alone who see that.
+func (s *Service) visibleBlob(c oci.Call, repo name.Repository, d name.Digest) wish {
 	w := blobWish(c, repo, d)
-	return s.releasePull(ctx, c, wish{w.repo, w.reference, func(tx *meta.Tx) (oci.Descriptor, error) {
+	return wish{w.repo, w.reference, func(tx *meta.Tx) (oci.Descriptor, error) {
 		found, err := w.find(tx)
 		if err != nil {
 			return found, err
@@ -127,12 +153,17 @@ func (s *Service) Blob(ctx context.Context, c oci.Call, repo name.Repository, d 
 			err = fault.New(fault.BlobUnknown, "The blob %s is not known to the repository.", d).Carrying(map[string]string{"digest": string(d)})
 		}
 		return found, err
-	}})
+	}}
 }
 
 // StatBlob describes a blob. Errors: see oci.Reader.
 func (s *Service) StatBlob(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) (oci.Descriptor, error) {
-	return s.releaseLook(ctx, c, blobWish(c, repo, d))
+	var found oci.Descriptor
+	err := s.through(ctx, c, name.Reference{Repository: repo, Digest: d}, true, func(bool) (err error) {
+		found, err = s.releaseLook(ctx, c, blobWish(c, repo, d))
+		return err
+	})
+	return found, err
 }
 
 func blobWish(c oci.Call, repo name.Repository, d name.Digest) wish {
@@ -141,17 +172,32 @@ func blobWish(c oci.Call, repo name.Repository, d name.Digest) wish {
 
 // Manifest releases a manifest. Errors: see oci.Reader.
 func (s *Service) Manifest(ctx context.Context, c oci.Call, at name.Reference, accepts func(string) bool) (oci.Descriptor, oci.Content, error) {
-	return s.releasePull(ctx, c, manifestWish(c, at, accepts))
+	var found oci.Descriptor
+	var content oci.Content
+	err := s.through(ctx, c, at, false, func(old bool) (err error) {
+		found, content, err = s.releasePull(ctx, c, manifestWish(c, at, accepts, old))
+		return err
+	})
+	return found, content, err
 }
 
 // StatManifest describes a manifest. Errors: see oci.Reader.
 func (s *Service) StatManifest(ctx context.Context, c oci.Call, at name.Reference, accepts func(string) bool) (oci.Descriptor, error) {
-	return s.releaseLook(ctx, c, manifestWish(c, at, accepts))
+	var found oci.Descriptor
+	err := s.through(ctx, c, at, false, func(old bool) (err error) {
+		found, err = s.releaseLook(ctx, c, manifestWish(c, at, accepts, old))
+		return err
+	})
+	return found, err
 }
 
-func manifestWish(c oci.Call, at name.Reference, accepts func(string) bool) wish {
+// manifestWish asks for a manifest; one by a tag that is due at its upstream only if an old one will do.
+func manifestWish(c oci.Call, at name.Reference, accepts func(string) bool, old bool) wish {
 	return wish{at.Repository, string(at.Tag), func(tx *meta.Tx) (oci.Descriptor, error) {
-		d, err := manifestIn(tx, c.Registry.ID, at)
+		d, due, err := resolve(tx, c.Registry.ID, at)
+		if err == nil && due && !old {
+			err = errDue
+		}
 		if err == nil && accepts != nil && !accepts(d.MediaType) {
 			err = fault.New(fault.ManifestUnknown, "The manifest %s is there, but the Accept header does not take its media type %s.", d.Digest, d.MediaType)
 		}
@@ -175,13 +221,9 @@ func (s *Service) Referrers(ctx context.Context, c oci.Call, repo name.Repositor
 		if err != nil || r.id == "" {
 			return err
 		}
-		seen, err := s.sees(tx, c)
+		visible, err := s.visible(tx, c)
 		if err != nil {
 			return err
-		}
-		visible := notHeld
-		if seen {
-			visible = ``
 		}
 		by := bytewise(tx, "digest")
 		rows, err := tx.Query(`SELECT digest, media_type, artifact_type, annotations, size FROM manifests m
@@ -242,10 +284,11 @@ func (s *Service) Tags(ctx context.Context, c oci.Call, repo name.Repository, la
 
 // visibleTags is the condition on tags that a call may see.
 func (s *Service) visibleTags(tx *meta.Tx, c oci.Call) (string, error) {
-	if seen, err := s.sees(tx, c); seen || err != nil {
-		return ``, err
+	visible, err := s.visible(tx, c)
+	if visible == "" || err != nil {
+		return "", err
 	}
-	return ofTags(notHeld), nil
+	return ofTags(visible), nil
 }
 
 // names reads at most n names; query's last parameter is its limit.
@@ -277,13 +320,9 @@ func (s *Service) Repositories(ctx context.Context, c oci.Call, last string, n i
 	more := false
 	err := s.releaseNames(ctx, c, "", "_catalog", func(tx *meta.Tx) error {
 		list, more = nil, false
-		seen, err := s.sees(tx, c)
+		visible, err := s.visible(tx, c)
 		if err != nil {
 			return err
-		}
-		visible := notHeld
-		if seen {
-			visible = ``
 		}
 		by := bytewise(tx, "name")
 		for from, rest := last, n > 0; rest; {

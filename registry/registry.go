@@ -24,15 +24,19 @@ import (
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/oci"
+	"github.com/embargo-registry/embargo/upstream"
 )
 
-// Options configure a Service. All but Random and Log are required.
+// Options configure a Service. All but Upstream, Keyring, Random and Log are required.
 type Options struct {
 	DB       *meta.DB
 	Blobs    *blob.Store
 	Gate     *egress.Gate
 	Audit    *audit.Log
 	Identity *identity.Service
+	// Upstream and Keyring are for what cache rules fetch; nil fetches nothing.
+	Upstream *upstream.Service
+	Keyring  *meta.Keyring
 	// Random makes the identities of repositories; nil is the system's.
 	Random io.Reader
 	// Log gets what could not be cleaned up; nil discards.
@@ -48,6 +52,8 @@ type Service struct {
 	identity *identity.Service
 	random   io.Reader
 	log      *slog.Logger
+	cache    *cache
+	prover   *prover
 
 	collecting sync.Mutex // one collection at a time
 }
@@ -65,7 +71,11 @@ func New(o Options) (*Service, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{db: o.DB, blobs: o.Blobs, gate: o.Gate, audit: o.Audit, identity: o.Identity, random: o.Random, log: o.Log}, nil
+	p, err := newProver()
+	if err != nil {
+		return nil, err
+	}
+	return &Service{db: o.DB, blobs: o.Blobs, gate: o.Gate, audit: o.Audit, identity: o.Identity, random: o.Random, log: o.Log, cache: newCache(o), prover: p}, nil
 }
 
 // Handle gives the runner the jobs of this package: imports, and the removal of what a deleted registry held.
@@ -153,6 +163,7 @@ const (
 	actionPull   = "Microsoft.ContainerRegistry/registries/pull/read"
 	actionDelete = "Microsoft.ContainerRegistry/registries/artifacts/delete"
 	actionImport = "Microsoft.ContainerRegistry/registries/importImage/action"
+	actionFetch  = "Microsoft.ContainerRegistry/registries/cacheRules/fetch/action"
 )
 
 // record begins the audit record of a change made by a call.

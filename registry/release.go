@@ -8,12 +8,14 @@ import (
 	"context"
 	"errors"
 
+	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/egress"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/oci"
+	"github.com/embargo-registry/embargo/upstream"
 	"github.com/embargo-registry/embargo/webhook"
 )
 
@@ -34,32 +36,47 @@ func (s *Service) ask(c oci.Call, w wish, d oci.Descriptor) egress.Ask {
 }
 
 // decide resolves the wish and judges it, in one read of the database.
-func (s *Service) decide(ctx context.Context, c oci.Call, w wish) (oci.Descriptor, egress.Decision, error) {
-	var d oci.Descriptor
-	var decision egress.Decision
-	err := s.db.Read(ctx, func(tx *meta.Tx) error {
-		var err error
-		if d, err = w.find(tx); err != nil {
+func (s *Service) decide(ctx context.Context, c oci.Call, w wish) (d oci.Descriptor, decision egress.Decision, err error) {
+	err = s.proven(ctx, func(own verdicts) error {
+		return s.db.Read(ctx, func(tx *meta.Tx) (err error) {
+			d, decision, err = s.judge(tx, c, w, own)
 			return err
-		}
-		if d.Quarantined {
-			if seen, err := s.sees(tx, c); err != nil {
-				return err
-			} else if !seen {
-				at := name.Reference{Repository: w.repo, Tag: name.Tag(w.reference)}
-				if at.Tag == "" {
-					at.Digest = d.Digest // the caller has named it
-				}
-				return unknownManifest(at)
-			}
-		}
-		if d.Digest != "" && s.blobs.Damaged(d.Digest) {
-			return fault.New(fault.BlobUnknown, "The content %s is damaged on the registry's disk: push it again, and it is served again.", d.Digest).Carrying(map[string]string{"digest": string(d.Digest)})
-		}
-		decision, err = s.gate.Decide(tx, s.ask(c, w, d))
-		return err
+		})
 	})
 	return d, decision, err
+}
+
+func (s *Service) judge(tx *meta.Tx, c oci.Call, w wish, own verdicts) (oci.Descriptor, egress.Decision, error) {
+	d, err := w.find(tx)
+	if err != nil {
+		return d, egress.Decision{}, err
+	}
+	if d.Quarantined {
+		if seen, err := s.sees(tx, c); err != nil {
+			return d, egress.Decision{}, err
+		} else if !seen {
+			at := name.Reference{Repository: w.repo, Tag: name.Tag(w.reference)}
+			if at.Tag == "" {
+				at.Digest = d.Digest // the caller has named it
+			}
+			return d, egress.Decision{}, unknownManifest(at)
+		}
+	}
+	if d.Digest != "" && s.blobs.Damaged(d.Digest) {
+		return d, egress.Decision{}, fault.New(fault.BlobUnknown, "The content %s is damaged on the registry's disk: push it again, and it is served again.", d.Digest).Carrying(map[string]string{"digest": string(d.Digest)})
+	}
+	decision, err := s.gate.Decide(tx, s.ask(c, w, d))
+	if err == nil && c.Registry.Trust && w.reference != "" {
+		err = s.trustTag(tx, tagPulled(c, w, d), own)
+	}
+	return d, decision, err
+}
+
+// tagPulled is a wish for a tag as the trust policy judges it.
+func tagPulled(c oci.Call, w wish, d oci.Descriptor) tagPull {
+	note := audit.Record{Action: actionPull, Route: string(egress.Pull), Correlation: c.Correlation,
+		Source: audit.Source{Address: c.Peer.Addr.String(), Zone: c.Peer.Zone.String(), UserAgent: c.UserAgent}}
+	return tagPull{row: c.Registry, caller: c.Caller, repo: w.repo, tag: name.Tag(w.reference), found: d, note: note}
 }
 
 // releasePull lets content out to a client on its connection (R1, R2, R12, R15): the link and the policy are read together, the decision is
@@ -181,6 +198,24 @@ func (s *Service) ReleaseEvent(ctx context.Context, n webhook.Notice) (context.C
 			Route: egress.Webhook, Registry: n.Hook.Registry, Repository: n.Repository, Digest: n.Digest, Size: n.Size, Reference: n.Action + " to " + n.Destination,
 			Destination: n.Destination, Declared: n.Declared, Correlation: n.Correlation,
 			Caller: identity.Caller{ID: n.Hook.ID, Name: n.Hook.Resource, Type: "Webhook"},
+		})
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.gate.Tell(ctx, decision)
+}
+
+// releaseUpstream asks whether a caller's pull may ask an upstream now (R10), and puts the answer on record before a byte goes. What is let out is the names in the
+// request, and no content: see egress.Gate.Tell.
+func (s *Service) releaseUpstream(ctx context.Context, c oci.Call, o upstream.Origin, at name.Reference) (context.Context, func(sent int64, complete bool), error) {
+	var decision egress.Decision
+	reference := o.Host + "/" + name.Reference{Repository: o.Repository, Tag: at.Tag, Digest: at.Digest}.String()
+	err := s.db.Read(ctx, func(tx *meta.Tx) (err error) {
+		decision, err = s.gate.Decide(tx, egress.Ask{
+			Route: egress.Upstream, Registry: c.Registry.ID, Repository: at.Repository, Reference: reference, Digest: at.Digest, Size: int64(len(reference)),
+			Destination: o.Host, Declared: s.cache.upstream.Listed(o.Host), Caller: c.Caller, Peer: c.Peer, Correlation: c.Correlation, UserAgent: c.UserAgent,
 		})
 		return err
 	})

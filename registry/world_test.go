@@ -35,6 +35,7 @@ type world struct {
 	t     *testing.T
 	db    *meta.DB
 	ids   *identity.Service
+	ring  *meta.Keyring
 	audit *audit.Log
 	gate  *egress.Gate
 	reg   *registry.Service
@@ -42,6 +43,7 @@ type world struct {
 	oci   *oci.Server
 	first identity.First
 
+	options registry.Options
 	content string // the folder of the objects
 
 	public string // base URL of the public door
@@ -63,13 +65,14 @@ func must[T any](t testing.TB) func(v T, err error) T {
 	}
 }
 
-func newWorld(t *testing.T, db *meta.DB) *world {
+// newWorld makes a world on a database; change may complete the options of the registry.
+func newWorld(t *testing.T, db *meta.DB, change ...func(*registry.Options)) *world {
 	t.Helper()
 	ctx := context.Background()
 	dir := t.TempDir()
 	w := &world{t: t, db: db}
-	ring := must[*meta.Keyring](t)(meta.NewKeyring(filepath.Join(dir, "key")))
-	w.ids = must[*identity.Service](t)(identity.New(ctx, identity.Options{DB: db, Keyring: ring}))
+	w.ring = must[*meta.Keyring](t)(meta.NewKeyring(filepath.Join(dir, "key")))
+	w.ids = must[*identity.Service](t)(identity.New(ctx, identity.Options{DB: db, Keyring: w.ring}))
 	w.first = must[identity.First](t)(w.ids.Bootstrap(ctx))
 	w.audit = must[*audit.Log](t)(audit.New(ctx, audit.Options{DB: db, Node: "test"}))
 	t.Cleanup(func() {
@@ -79,15 +82,28 @@ func newWorld(t *testing.T, db *meta.DB) *world {
 	})
 	w.gate = must[*egress.Gate](t)(egress.New(egress.Options{DB: db, Audit: w.audit}))
 	w.content = filepath.Join(dir, "content")
-	blobs := must[*blob.Store](t)(blob.New(blob.Options{DB: db, Dir: w.content}))
-	w.reg = must[*registry.Service](t)(registry.New(registry.Options{DB: db, Blobs: blobs, Gate: w.gate, Audit: w.audit, Identity: w.ids}))
+	w.options = registry.Options{DB: db, Gate: w.gate, Audit: w.audit, Identity: w.ids, Keyring: w.ring}
+	for _, fn := range change {
+		fn(&w.options)
+	}
 	w.doors = must[*network.Doors](t)(network.NewDoors(nil))
-	w.oci = must[*oci.Server](t)(oci.New(oci.Options{DB: db, Identity: w.ids, Registry: w.reg, Audit: w.audit, Locate: w.locate}))
+	w.restart()
 	w.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}, Timeout: time.Minute}
 	t.Cleanup(w.client.CloseIdleConnections)
 	w.public = w.open(network.Zone{Kind: network.Public, Door: "public"})
 	return w
 }
+
+// restart begins the registry anew on what lies on the disk and in the database.
+func (w *world) restart() {
+	w.t.Helper()
+	w.options.Blobs = must[*blob.Store](w.t)(blob.New(context.Background(), blob.Options{DB: w.db, Storage: blob.Storage{Dir: w.content}}))
+	w.reg = must[*registry.Service](w.t)(registry.New(w.options))
+	w.oci = must[*oci.Server](w.t)(oci.New(oci.Options{DB: w.db, Identity: w.ids, Registry: w.reg, Audit: w.audit, Locate: w.locate}))
+}
+
+// ServeHTTP is the protocol of the registry as it runs now.
+func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) { w.oci.ServeHTTP(rw, r) }
 
 // locate: on a private door its registry, on the public one the first label of the host.
 func (w *world) locate(r *http.Request) (string, *network.Peer) {
@@ -102,9 +118,15 @@ func (w *world) locate(r *http.Request) (string, *network.Peer) {
 // open starts a door and returns its base URL.
 func (w *world) open(z network.Zone) string {
 	w.t.Helper()
-	d := must[*network.Door](w.t)(w.doors.Listen(context.Background(), "127.0.0.1:0", network.DoorOptions{Zone: z}))
+	return "http://" + w.serve(network.DoorOptions{Zone: z}, w)
+}
+
+// serve starts a door and returns its address.
+func (w *world) serve(o network.DoorOptions, h http.Handler) string {
+	w.t.Helper()
+	d := must[*network.Door](w.t)(w.doors.Listen(context.Background(), "127.0.0.1:0", o))
 	done := make(chan error, 1)
-	go func() { done <- d.Serve(w.oci) }()
+	go func() { done <- d.Serve(h) }()
 	w.t.Cleanup(func() {
 		w.client.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -114,7 +136,7 @@ func (w *world) open(z network.Zone) string {
 		}
 		<-done
 	})
-	return "http://" + d.Addr().String()
+	return d.Addr().String()
 }
 
 // host is a registry as a client reaches it: by a door, under a name, with a user's password.

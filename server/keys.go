@@ -17,6 +17,7 @@ import (
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/upstream"
 	"github.com/embargo-registry/embargo/webhook"
 )
 
@@ -101,6 +102,9 @@ func meaning(secret string) string {
 	}
 	if strings.HasPrefix(secret, webhook.SecretPrefix) {
 		return "the destination, headers and signing key of a webhook (" + strings.TrimPrefix(secret, webhook.SecretPrefix) + "): serviceUri and customHeaders must be set again"
+	}
+	if strings.HasPrefix(secret, upstream.SecretPrefix) {
+		return "the user name and password of a credential set (" + strings.TrimPrefix(secret, upstream.SecretPrefix) + "): authCredentials must be set again"
 	}
 	return "the secret " + secret
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/blob"
 	"github.com/embargo-registry/embargo/egress"
 	"github.com/embargo-registry/embargo/job"
 	"github.com/embargo-registry/embargo/meta"
@@ -117,6 +118,7 @@ var (
 	descReady       = desc("ready", "1 when the check passes.", "check")
 	descConnections = desc("connections", "Connections open, by door.", "door")
 	descDisk        = desc("disk_bytes", "The file system of the data directory.", "what")
+	descContent     = desc("content_bytes", "What the objects take in the storage, each once: used, unused (a collection will remove it), and uploads under way.", "what")
 	descJobs        = desc("jobs", "Jobs that wait or run.", "status")
 	descAudit       = desc("audit_waiting", "Records that wait to be written.")
 	descRegistries  = desc("registries", "Registries, by what their export policy is in force.", "exports")
@@ -168,6 +170,9 @@ func (g gauges) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(descRegistries, float64(st.enabled), "enabled")
 	gauge(descRegistries, float64(st.disabled), "disabled")
+	gauge(descContent, float64(st.space.Bytes-st.space.Unused), "used")
+	gauge(descContent, float64(st.space.Unused), "unused")
+	gauge(descContent, float64(st.space.UploadBytes), "uploads")
 	gauge(descHeld, truth(st.hold.Why != ""))
 	for _, s := range []job.Status{job.Accepted, job.Running} {
 		gauge(descJobs, float64(st.jobs[s]), string(s))
@@ -179,6 +184,7 @@ type stock struct {
 	enabled, disabled int
 	hold              egress.Hold
 	jobs              map[job.Status]int64
+	space             blob.Space
 }
 
 func (s *Server) stock(ctx context.Context) (stock, error) {
@@ -200,6 +206,9 @@ func (s *Server) stock(ctx context.Context) (stock, error) {
 			} else {
 				st.disabled++
 			}
+		}
+		if st.space, err = blob.Taken(tx); err != nil {
+			return err
 		}
 		st.jobs, err = job.Count(tx, tx.Now().Add(-24*time.Hour))
 		return err

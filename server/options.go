@@ -55,8 +55,12 @@ type Options struct {
 	MinFreeDisk int64
 	// ACME gets certificates from an ACME server; without a Directory none are asked for.
 	ACME network.ACME
+	// Storage says where content is kept.
+	Storage Storage
 	// Webhooks says where events of registries may go inside, and while exports are disabled.
 	Webhooks Webhooks
+	// Upstreams says which registries cache rules may fetch from.
+	Upstreams Upstreams
 	// Log gets everything that happens; nil discards it.
 	Log *slog.Logger
 	// Clock is the time; nil: the machine's.
@@ -227,6 +231,16 @@ func (o *Options) complete() error {
 		return &OptionError{"acme", err}
 	}
 	if err := o.Webhooks.check(); err != nil {
+		return err
+	}
+	if err := o.Storage.check(); err != nil {
+		return err
+	}
+	hosts, err := o.hosts()
+	if err == nil {
+		err = o.Upstreams.check(hosts)
+	}
+	if err != nil {
 		return err
 	}
 	o.PrivateListeners = slices.Clone(o.PrivateListeners)

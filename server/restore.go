@@ -79,6 +79,9 @@ func Restore(ctx context.Context, o Options, w RestoreWish, tell func(backup.Pro
 	if !strings.HasPrefix(s.o.Database, "sqlite:") {
 		r.Next += " --database " + meta.ShownURL(s.o.Database)
 	}
+	if !s.o.Storage.folder() {
+		r.Next += " --storage '" + s.o.Storage.URL + "' --storage-key-file " + s.o.Storage.KeyFile
+	}
 	if err := os.Remove(s.dir.file("node")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return r, err
 	}
@@ -124,7 +127,11 @@ func (s *Server) restoreDatabase(ctx context.Context, folder *backup.Folder, sna
 	if err != nil {
 		return err
 	}
-	to := backup.Target{Blobs: s.dir.file("blobs"), DB: meta.Options{URL: s.o.Database, Log: s.log, Dial: d.Func(dial.PostgreSQL)}}
+	at, err := s.storage()
+	if err != nil {
+		return err
+	}
+	to := backup.Target{Storage: at, DB: meta.Options{URL: s.o.Database, Log: s.log, Dial: d.Func(dial.PostgreSQL)}}
 	path, file := strings.CutPrefix(s.o.Database, "sqlite:")
 	if !file {
 		return folder.Restore(ctx, snapshot, to, tell)

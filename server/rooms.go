@@ -18,7 +18,6 @@ import (
 
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/audit"
-	"github.com/embargo-registry/embargo/blob"
 	"github.com/embargo-registry/embargo/durable"
 	"github.com/embargo-registry/embargo/egress"
 	"github.com/embargo-registry/embargo/identity"
@@ -29,6 +28,7 @@ import (
 	"github.com/embargo-registry/embargo/oci"
 	"github.com/embargo-registry/embargo/providers/authorization"
 	"github.com/embargo-registry/embargo/providers/containerregistry"
+	"github.com/embargo-registry/embargo/providers/containment"
 	"github.com/embargo-registry/embargo/providers/resources"
 	"github.com/embargo-registry/embargo/registry"
 )
@@ -105,7 +105,7 @@ func (s *Server) openRooms(ctx context.Context) error {
 	}
 	r.ready.checks = s.checks()
 	r.ready.metrics = s.metrics.handler()
-	if err := s.openProtocols(); err != nil {
+	if err := s.openProtocols(ctx); err != nil {
 		return err
 	}
 	for _, l := range s.listeners {
@@ -116,18 +116,22 @@ func (s *Server) openRooms(ctx context.Context) error {
 }
 
 // openProtocols makes what answers: the registry behind its protocol, the resource manager and the authority.
-func (s *Server) openProtocols() error {
+func (s *Server) openProtocols(ctx context.Context) error {
 	r := s.rooms
 	gate, err := egress.New(egress.Options{DB: s.db, Audit: r.audit, Clock: s.o.Clock, Log: s.log, Live: r.lease.Valid, Marks: s.dir.file("policy-epochs.json")})
 	if err != nil {
 		return err
 	}
 	r.gate = gate
-	blobs, err := blob.New(blob.Options{DB: s.db, Dir: s.dir.file("blobs"), Clock: s.o.Clock, Log: s.log})
+	blobs, err := s.openBlobs(ctx)
 	if err != nil {
 		return err
 	}
-	registries, err := registry.New(registry.Options{DB: s.db, Blobs: blobs, Gate: gate, Audit: r.audit, Identity: r.identity, Log: s.log})
+	outside, err := s.openUpstreams()
+	if err != nil {
+		return err
+	}
+	registries, err := registry.New(registry.Options{DB: s.db, Blobs: blobs, Gate: gate, Audit: r.audit, Identity: r.identity, Upstream: outside, Keyring: s.ring, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -149,7 +153,8 @@ func (s *Server) openProtocols() error {
 		Namespaces: []arm.Namespace{
 			resources.Namespace(resources.Options{Identity: r.identity}),
 			authorization.Namespace(authorization.Options{Identity: r.identity}),
-			containerregistry.Namespace(s.namespace(hooks)),
+			containerregistry.Namespace(s.namespace(hooks, outside)),
+			containment.Namespace(),
 		}})
 	if err != nil {
 		return err

@@ -28,6 +28,7 @@ import (
 	"github.com/embargo-registry/embargo/durable"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/network"
+	"github.com/embargo-registry/embargo/upstream"
 )
 
 // Server is an installation on one node.
@@ -228,7 +229,7 @@ func (s *Server) openDatabase(ctx context.Context) error {
 	return nil
 }
 
-// dialer knows the outbound connections of the server: to exactly the configured database and ACME server, and to the destinations of webhooks, which are
+// dialer knows the outbound connections of the server: to exactly the configured database, storage, ACME server and upstreams, and to the destinations of webhooks, which are
 // on the public Internet or configured.
 func (s *Server) dialer() (*dial.Dialer, error) {
 	rule := dial.Rule{Inside: true}
@@ -247,6 +248,14 @@ func (s *Server) dialer() (*dial.Dialer, error) {
 		}
 	}
 	rules := map[dial.Purpose]dial.Rule{dial.PostgreSQL: rule, dial.Webhook: {Anywhere: true}, dial.DeclaredWebhook: {To: s.o.Webhooks.Destinations, Inside: true}}
+	if host, err := s.storageHost(); err != nil {
+		return nil, err
+	} else if host != "" {
+		rules[dial.Storage] = dial.Rule{To: []string{host}, Inside: true}
+	}
+	for purpose, rule := range upstream.Rules(s.o.Upstreams.Registries) {
+		rules[purpose] = rule
+	}
 	if s.o.ACME.Directory != "" {
 		// A private ACME server is as usual as a public one; who configures it says where it is.
 		rules[dial.ACME] = dial.Rule{To: []string{s.o.ACME.Host()}, Inside: true}

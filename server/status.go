@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/embargo-registry/embargo/blob"
 	"github.com/embargo-registry/embargo/egress"
 	"github.com/embargo-registry/embargo/job"
 	"github.com/embargo-registry/embargo/meta"
@@ -21,12 +22,14 @@ type Status struct {
 	Started         time.Time            `json:"started"`
 	PID             int                  `json:"pid"`
 	Data            string               `json:"data"`
+	Storage         string               `json:"storage"`
 	DiskFree        uint64               `json:"diskFreeBytes"`
 	DiskTotal       uint64               `json:"diskTotalBytes"`
 	Database        string               `json:"database"`
 	Schema          int64                `json:"schema"`
 	Registries      *int                 `json:"registries"`      // null when the database does not answer
 	ExportsDisabled *int                 `json:"exportsDisabled"` // the same
+	Content         *blob.Space          `json:"content"`         // the same
 	Hold            *egress.Hold         `json:"hold,omitempty"`
 	Jobs            map[job.Status]int64 `json:"jobs"`
 	AuthorityUntil  time.Time            `json:"authorityUntil"`
@@ -43,7 +46,7 @@ type ListenerStatus struct {
 
 func (a *adminSocket) status(w http.ResponseWriter, r *http.Request) error {
 	s := a.of
-	st := Status{Version: s.o.Version, Started: s.started, PID: os.Getpid(), Data: s.o.Data, Database: "SQLite", Schema: meta.Schema(), AuthorityUntil: s.ca.Until()}
+	st := Status{Version: s.o.Version, Started: s.started, PID: os.Getpid(), Data: s.o.Data, Storage: s.o.Storage.shown(), Database: "SQLite", Schema: meta.Schema(), AuthorityUntil: s.ca.Until()}
 	if s.db.Postgres() {
 		st.Database = "PostgreSQL"
 	}
@@ -54,7 +57,7 @@ func (a *adminSocket) status(w http.ResponseWriter, r *http.Request) error {
 	}
 	if held, err := s.stock(r.Context()); err == nil { // else the checks say that the database does not answer
 		all := held.enabled + held.disabled
-		st.Registries, st.ExportsDisabled, st.Jobs = &all, &held.disabled, held.jobs
+		st.Registries, st.ExportsDisabled, st.Jobs, st.Content = &all, &held.disabled, held.jobs, &held.space
 		if held.hold.Why != "" {
 			st.Hold = &held.hold
 		}

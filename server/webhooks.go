@@ -3,14 +3,15 @@
 package server
 
 import (
-	"crypto/x509"
 	"net"
-	"os"
 	"strings"
 
 	"github.com/embargo-registry/embargo/providers/containerregistry"
+	"github.com/embargo-registry/embargo/providers/containerregistry/cacherules"
+	"github.com/embargo-registry/embargo/providers/containerregistry/credentialsets"
 	"github.com/embargo-registry/embargo/providers/containerregistry/registries"
 	"github.com/embargo-registry/embargo/providers/containerregistry/webhooks"
+	"github.com/embargo-registry/embargo/upstream"
 	"github.com/embargo-registry/embargo/webhook"
 )
 
@@ -42,27 +43,21 @@ func (s *Server) openWebhooks() (*webhook.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	var roots *x509.CertPool
-	if file := s.o.Webhooks.Roots; file != "" {
-		pem, err := os.ReadFile(file)
-		if err != nil {
-			return nil, &OptionError{"webhooks", err}
-		}
-		if roots, err = x509.SystemCertPool(); err != nil {
-			return nil, err
-		}
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, option("webhooks", "%s holds no certificate", file)
-		}
+	roots, err := moreRoots("webhooks", s.o.Webhooks.Roots)
+	if err != nil {
+		return nil, err
 	}
 	return webhook.New(webhook.Options{DB: s.db, Keyring: s.ring, Dial: d, Roots: roots, Release: s.rooms.registry.ReleaseEvent, Agent: "Embargo/" + s.o.Version, Log: s.log})
 }
 
 // namespace is what the types of the registries' namespace are made with.
-func (s *Server) namespace(hooks *webhook.Service) containerregistry.Options {
+func (s *Server) namespace(hooks *webhook.Service, outside *upstream.Service) containerregistry.Options {
 	r := s.rooms
 	return containerregistry.Options{
 		Options:  registries.Options{Identity: r.identity, Suffix: s.hosts.Suffix(), Fence: r.gate.Fence, AskImport: r.registry.AskImport, Ours: s.ours},
 		Webhooks: webhooks.Options{Keyring: s.ring, Check: hooks.Check},
+
+		CacheRules:     cacherules.Options{Identity: r.identity, Check: outside.CheckHost},
+		CredentialSets: credentialsets.Options{Identity: r.identity, Keyring: s.ring, Check: outside.CheckHost},
 	}
 }

@@ -247,7 +247,7 @@ func restoreCommand() *cobra.Command {
 			"and the public side is shut until an owner runs 'embargo restore confirm'.",
 		Args: func(_ *cobra.Command, args []string) error { return unknown(args) },
 	}
-	declareSome(c.Flags(), "data", "database", "installationKey", "logLevel", "logFormat")
+	declareSome(c.Flags(), "data", "database", "storage", "storageKeyFile", "storageRoots", "installationKey", "logLevel", "logFormat")
 	c.Flags().StringVar(&w.From, "from", "", "Folder of backups (required)")
 	c.Flags().StringVar(&w.Snapshot, "backup", "", "Id of the backup (default: the newest)")
 	c.Flags().StringVar(&w.Key, "key-file", "", "The installation key that opens the backup; it is copied to its place when none is there")

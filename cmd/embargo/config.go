@@ -7,10 +7,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
-	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -22,6 +20,7 @@ import (
 
 	"github.com/embargo-registry/embargo/network"
 	"github.com/embargo-registry/embargo/server"
+	"github.com/embargo-registry/embargo/upstream"
 )
 
 // settings is what flags, environment and file come to.
@@ -76,6 +75,16 @@ func keys() []key {
 		{name: "database", flag: "database", unit: "URL",
 			doc: "The database: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/NAME`. Empty: `sqlite:` in the data directory.",
 			put: text(func(s *settings, v string) { s.server.Database = v })},
+		{name: "storage", flag: "storage", fallback: "fs", unit: "URL",
+			doc: "Where content is kept. `fs`: in the data directory. `s3://BUCKET/PREFIX?endpoint=URL`, with `region` and `pathStyle=true` as the service needs them (for Amazon `region` alone will do). " +
+				"`azblob://CONTAINER/PREFIX?account=NAME`, with `endpoint` if it is not Azure's. An `http` endpoint beyond loopback needs `insecure=true`. An installation starts with the storage that its content is in, and with no other.",
+			put: text(func(s *settings, v string) { s.server.Storage.URL = v })},
+		{name: "storageKeyFile", flag: "storage-key-file", unit: "file",
+			doc: "The key of the storage, in a file of mode 0600: for S3 the access key and the secret key, separated by white space; for Azure a key of the account.",
+			put: text(func(s *settings, v string) { s.server.Storage.KeyFile = v })},
+		{name: "storageRoots", flag: "storage-roots", unit: "file",
+			doc: "A PEM file to check the certificate of the storage by, besides the system's authorities.",
+			put: text(func(s *settings, v string) { s.server.Storage.Roots = v })},
 		{name: "listen", flag: "listen", fallback: "127.0.0.1:8443", unit: "host:port",
 			doc: "The public TLS listener: resource manager, authority and metadata under the hosts, registries under the suffix. Port 0 picks a free one.",
 			put: text(func(s *settings, v string) { s.server.Listen = v })},
@@ -121,6 +130,20 @@ func keys() []key {
 				Roots        string
 			}) error {
 				s.server.Webhooks = server.Webhooks{Destinations: v.Destinations, Roots: v.Roots}
+				return nil
+			})},
+		{name: "upstreams", unit: "{registries: list of {host, at, tokens, redirects, inside}, roots}",
+			doc: "The registries that cache rules may fetch from, and no other: `host` is the name in cache rules, `at` where its registry answers (empty: `host`), `tokens` further hosts that issue its tokens, `redirects` further hosts " +
+				"that it redirects to for content; hosts go with or without a port. `inside: true` lets them have addresses that are not of the public Internet. docker.io needs no `at` and no `tokens`. " +
+				"`roots` is a PEM file to check their certificates by, besides the system's authorities.",
+			put: rows1(func(s *settings, v struct {
+				Registries []upstreamRegistry
+				Roots      string
+			}) error {
+				s.server.Upstreams = server.Upstreams{Roots: v.Roots}
+				for _, r := range v.Registries {
+					s.server.Upstreams.Registries = append(s.server.Upstreams.Registries, upstream.Upstream(r))
+				}
 				return nil
 			})},
 		{name: "privateListeners", unit: "list of {address, registry, tls, tlsTerminated, clients}",
@@ -182,6 +205,14 @@ func keys() []key {
 				return nil
 			}},
 	}
+}
+
+type upstreamRegistry struct {
+	Host      string   `yaml:"host"`
+	At        string   `yaml:"at"`
+	Tokens    []string `yaml:"tokens"`
+	Redirects []string `yaml:"redirects"`
+	Inside    bool     `yaml:"inside"`
 }
 
 type privateListener struct {
@@ -326,16 +357,21 @@ func strange(node *yaml.Node, t reflect.Type) error {
 		return nil
 	}
 	var names []string
+	types := map[string]reflect.Type{}
 	for f := range t.Fields() {
 		name := f.Tag.Get("yaml")
 		if name == "" {
 			name = strings.ToLower(f.Name)
 		}
 		names = append(names, name)
+		types[name] = f.Type
 	}
 	for i := 0; i < len(node.Content); i += 2 {
 		if k := node.Content[i]; !slices.Contains(names, k.Value) {
 			return fmt.Errorf("line %d: there is no %q here, but %s", k.Line, k.Value, strings.Join(names, ", "))
+		}
+		if err := strange(node.Content[i+1], types[node.Content[i].Value]); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -401,63 +437,4 @@ func load(flags *pflag.FlagSet, env func(string) (string, bool)) (settings, erro
 		}
 	}
 	return s, nil
-}
-
-// inFile is a key's value in the file, and where the key stands.
-type inFile struct {
-	node *yaml.Node
-	line int
-}
-
-// value is what the key's put takes: text, lists and maps as they are, objects as a node, which knows its lines.
-func (f inFile) value(k key) any {
-	if strings.Contains(k.unit, "{") {
-		return f.node
-	}
-	var v any
-	if err := f.node.Decode(&v); err != nil {
-		return f.node.Value
-	}
-	return v
-}
-
-// readFile reads the file's keys. A key that is not in the table, or is there twice, is an error with its line.
-func readFile(path string) (map[string]inFile, error) {
-	if path == "" {
-		return nil, nil
-	}
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the configuration file %s does not exist", path)
-	}
-	if err != nil {
-		return nil, err
-	}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(b, &doc); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if len(doc.Content) == 0 {
-		return nil, nil
-	}
-	root := doc.Content[0]
-	if root.Kind != yaml.MappingNode {
-		return nil, fmt.Errorf("%s:%d: the file is not a list of keys and values", path, root.Line)
-	}
-	known := map[string]bool{}
-	for _, k := range keys() {
-		known[k.name] = true
-	}
-	found := map[string]inFile{}
-	for i := 0; i < len(root.Content); i += 2 {
-		k := root.Content[i]
-		if !known[k.Value] {
-			return nil, fmt.Errorf("%s:%d: unknown key %s (docs/configuration.md lists those there are)", path, k.Line, k.Value)
-		}
-		if _, twice := found[k.Value]; twice {
-			return nil, fmt.Errorf("%s:%d: the key %s is there already", path, k.Line, k.Value)
-		}
-		found[k.Value] = inFile{root.Content[i+1], k.Line}
-	}
-	return found, nil
 }

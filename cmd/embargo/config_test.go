@@ -117,6 +117,8 @@ func TestConfigurationRefuses(t *testing.T) {
 		{env: map[string]string{"EMBARGO_LOG_LEVEL": "loud"}, want: "EMBARGO_LOG_LEVEL"},
 		{args: []string{"--log-format=xml"}, want: "--log-format"},
 		{args: []string{"--drain-timeout=-1s"}, want: "not a positive duration"},
+		{file: "upstreams: {registries: [{host: docker.io, inseide: true}]}\n", want: `there is no "inseide" here`},
+		{file: "webhooks: {destinations: [a.example], rots: x}\n", want: `there is no "rots" here`},
 		{args: []string{"--config", "/nowhere/embargo.yaml"}, want: "does not exist"},
 		{env: map[string]string{"EMBARGO_CONFIG": "/nowhere/embargo.yaml"}, want: "does not exist"},
 	} {

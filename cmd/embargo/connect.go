@@ -171,7 +171,7 @@ func (k *connection) printAz() error {
 	k.say(`az cloud register --name %s --cloud-config "@$AZURE_CONFIG_DIR/embargo-cloud.json" 2>/dev/null ||`, cloudName)
 	k.say(`  az cloud update --name %s --cloud-config "@$AZURE_CONFIG_DIR/embargo-cloud.json"`, cloudName)
 	k.say("az cloud set --name %s", cloudName)
-	k.say("az login --service-principal --username %s --password %s --tenant %s", quote(k.ClientID), k.secret(), quote(k.TenantID))
+	k.say("az login --service-principal --username %s --password=%s --tenant %s", quote(k.ClientID), k.secret(), quote(k.TenantID))
 	return nil
 }
 
@@ -198,7 +198,7 @@ func (k *connection) applyAz() error {
 	}
 	for _, args := range [][]string{
 		{"cloud", "set", "--name", cloudName},
-		{"login", "--service-principal", "--username", k.ClientID, "--password", k.ClientSecret, "--tenant", k.TenantID, "--output", "none"},
+		{"login", "--service-principal", "--username", k.ClientID, "--password=" + k.ClientSecret, "--tenant", k.TenantID, "--output", "none"},
 	} {
 		if out, err := k.run(vars, "", "az", args...); err != nil {
 			return fmt.Errorf("az %s failed: %w\n%s", args[0], err, out)

@@ -20,7 +20,7 @@ environment, lists of names are separated by commas, and lists of objects are wr
 
 ` + "`embargo config check`" + ` reads everything as ` + "`embargo serve`" + ` would and says what is wrong, with file, line and key. A running server reads its configuration again when it gets SIGHUP:
 certificates, listeners, ` + "`clients`" + `, limits, timeouts and the log level change without dropping connections that remain allowed. A file that is wrong, or that changes what only a restart can
-change (data, database, host, registrySuffix, locations, installationKey, acme, webhooks, minFreeDisk, logFormat), changes nothing and is logged.
+change (data, database, host, registrySuffix, locations, installationKey, acme, webhooks, upstreams, storage, storageKeyFile, storageRoots, minFreeDisk, logFormat), changes nothing and is logged.
 
 This page is generated from the table in cmd/embargo/config.go.
 
@@ -48,6 +48,12 @@ host: [embargo.example.com]
 registrySuffix: registry.example.com
 webhooks:
   destinations: [builds.example.com, "10.0.7.4:8080"]
+upstreams:
+  registries:
+    - host: docker.io
+      redirects: [content.example.com]
+    - host: mirror.example.com:5000
+      inside: true
 certificates:
   - cert: /etc/embargo/tls.crt
     key: /etc/embargo/tls.key

@@ -82,11 +82,17 @@ func tell(w io.Writer, st server.Status) error {
 		}
 	}
 	line("Data", "%s, %s free of %s", st.Data, size(int64(st.DiskFree)), size(int64(st.DiskTotal)))
+	if st.Storage != "fs" {
+		line("Storage", "%s", st.Storage)
+	}
 	line("Database", "%s, schema %d", st.Database, st.Schema)
 	if st.Registries == nil {
 		line("Registries", "not known: the database does not answer")
 	} else {
 		line("Registries", "%d, of which %d have exports disabled", *st.Registries, *st.ExportsDisabled)
+	}
+	if c := st.Content; c != nil {
+		line("Content", "%d objects, %s, of which %s wait to be collected; %d uploads under way, %s", c.Objects, size(c.Bytes), size(c.Unused), c.Uploads, size(c.UploadBytes))
 	}
 	if st.Hold != nil {
 		line("HELD", "since %s: %s.", st.Hold.Since.Format(time.RFC3339), st.Hold.Why)

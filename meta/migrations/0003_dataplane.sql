@@ -1,11 +1,12 @@
 -- SPDX-License-Identifier: Apache-2.0
--- What the registry's own interface shows and changes: locks, the platform of images, when a manifest lost its last tag; tokens and scope maps; webhooks and their events. A lock is a bit: 1 delete, 2 write, 4 list,
+-- What the registry's own interface shows and changes: locks, the platform of images, when a manifest lost its last tag; tokens and scope maps; webhooks and their events; cache rules, their credentials, and the tags that came by them; whom signatures are trusted from. A lock is a bit: 1 delete, 2 write, 4 list,
 -- 8 read is forbidden.
 
 -- +goose Up
 
 -- == meta ==
 ALTER TABLE registries ADD COLUMN quarantine BOOLEAN NOT NULL DEFAULT FALSE;
+ALTER TABLE registries ADD COLUMN trust BOOLEAN NOT NULL DEFAULT FALSE;
 ALTER TABLE registries ADD COLUMN retention BOOLEAN NOT NULL DEFAULT FALSE;
 ALTER TABLE registries ADD COLUMN retention_days BIGINT NOT NULL DEFAULT 7;
 ALTER TABLE registries ADD COLUMN retention_since_us BIGINT NOT NULL DEFAULT 0;
@@ -64,6 +65,7 @@ CREATE INDEX manifests_updated ON manifests (repository, updated_us, digest);
 -- == blob ==
 ALTER TABLE blobs ADD COLUMN freed_us BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX blobs_freed ON blobs (freed_us);
+ALTER TABLE uploads ADD COLUMN storage_state BYTEA NOT NULL DEFAULT '';
 
 -- == identity ==
 CREATE TABLE scope_maps (
@@ -127,3 +129,38 @@ CREATE TABLE webhook_events (
 );
 CREATE INDEX webhook_events_due ON webhook_events (webhook, state, due_us);
 CREATE INDEX webhook_events_recent ON webhook_events (webhook, created_us);
+
+-- == trust ==
+CREATE TABLE trust_stores (
+    resource_key TEXT PRIMARY KEY,
+    resource_id  TEXT NOT NULL,
+    registry     TEXT NOT NULL,
+    certificates TEXT NOT NULL,
+    identities   TEXT NOT NULL,
+    generation   TEXT NOT NULL
+);
+CREATE INDEX trust_stores_registry ON trust_stores (registry);
+
+-- == upstream ==
+CREATE TABLE cache_rules (
+    id             TEXT PRIMARY KEY,
+    registry       TEXT NOT NULL,
+    resource_id    TEXT NOT NULL,
+    resource_key   TEXT NOT NULL UNIQUE,
+    source         TEXT NOT NULL,
+    target         TEXT NOT NULL,
+    credential_set TEXT NOT NULL
+);
+CREATE INDEX cache_rules_registry ON cache_rules (registry);
+CREATE TABLE credential_sets (
+    id           TEXT PRIMARY KEY,
+    resource_key TEXT NOT NULL UNIQUE,
+    host         TEXT NOT NULL
+);
+CREATE TABLE cached_tags (
+    repository TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    digest     TEXT NOT NULL,
+    due_us     BIGINT NOT NULL,
+    PRIMARY KEY (repository, name)
+);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package containerregistry declares the namespace Microsoft.ContainerRegistry: its api-versions, and its types, a line each. What is not here
-// (tasks, connected registries, cache rules, import pipelines, pipeline runs) does not exist and is refused by the engine.
+// (tasks, connected registries, import pipelines, pipeline runs) does not exist and is refused by the engine.
 package containerregistry
 
 import (
 	"github.com/embargo-registry/embargo/arm"
+	"github.com/embargo-registry/embargo/providers/containerregistry/cacherules"
+	"github.com/embargo-registry/embargo/providers/containerregistry/credentialsets"
 	"github.com/embargo-registry/embargo/providers/containerregistry/exportpipelines"
 	"github.com/embargo-registry/embargo/providers/containerregistry/registries"
 	"github.com/embargo-registry/embargo/providers/containerregistry/replications"
@@ -26,7 +28,9 @@ var versions = []string{
 // Options configure the namespace.
 type Options struct {
 	registries.Options
-	Webhooks webhooks.Options
+	Webhooks       webhooks.Options
+	CacheRules     cacherules.Options
+	CredentialSets credentialsets.Options
 }
 
 // Namespace declares Microsoft.ContainerRegistry.
@@ -43,6 +47,8 @@ func Namespace(o Options) arm.Namespace {
 func Types(o Options) []arm.Resource {
 	return []arm.Resource{
 		registries.Type(o.Options, tokens.Generate(o.Identity)),
+		cacherules.Type(o.CacheRules),
+		credentialsets.Type(o.CredentialSets),
 		exportpipelines.Type(o.Identity),
 		replications.Type(),
 		scopemaps.Type(o.Identity),

@@ -16,7 +16,9 @@ import (
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/providers/containerregistry"
+	"github.com/embargo-registry/embargo/providers/containerregistry/cacherules"
 	"github.com/embargo-registry/embargo/providers/containerregistry/registries"
+	"github.com/embargo-registry/embargo/providers/containment"
 	"github.com/embargo-registry/embargo/providers/resources"
 )
 
@@ -30,16 +32,16 @@ func options(s *identity.Service) containerregistry.Options {
 			return nil
 		},
 		Ours: func(host string) bool { return host == "127.0.0.1:8443" },
-	}}
+	}, CacheRules: cacherules.Options{Identity: s, Check: listed().CheckHost}}
 }
 
 func declare(s *identity.Service) []arm.Namespace {
-	return []arm.Namespace{resources.Namespace(resources.Options{Identity: s}), containerregistry.Namespace(options(s))}
+	return []arm.Namespace{resources.Namespace(resources.Options{Identity: s}), containerregistry.Namespace(options(s)), containment.Namespace()}
 }
 
 // TestPropertiesPage: docs/properties.md says what the declarations say, and each property says what becomes of it.
 func TestPropertiesPage(t *testing.T) {
-	types := containerregistry.Types(options(nil))
+	types := append(containerregistry.Types(options(nil)), containment.Types()...)
 	if unsaid := arm.Unsaid(types...); len(unsaid) > 0 {
 		t.Errorf("properties without a stance: %v", unsaid)
 	}

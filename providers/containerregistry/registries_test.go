@@ -17,6 +17,8 @@ import (
 	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/meta/metatest"
 	"github.com/embargo-registry/embargo/providers/containerregistry"
+	"github.com/embargo-registry/embargo/providers/containerregistry/cacherules"
+	"github.com/embargo-registry/embargo/providers/containerregistry/credentialsets"
 )
 
 const registriesType = "Microsoft.ContainerRegistry/registries"
@@ -25,8 +27,10 @@ const registriesType = "Microsoft.ContainerRegistry/registries"
 func TestRoundTrips(t *testing.T) {
 	locked := []byte(`{"sku":{"name":"Premium","tier":"Premium"},"location":"westus","properties":{` + shut + `}}`)
 	pipeline := []byte(`{"properties":{"target":{"type":"AzureStorageBlobContainer","uri":"https://a.blob.core.windows.net/c","storageAccessMode":"ManagedIdentity"}}}`)
-	armtest.RoundTrips(t, containerregistry.Namespace(options(nil)), []string{registriesType, registriesType + "/exportPipelines"},
-		map[string][][]byte{registriesType: {locked}, registriesType + "/exportPipelines": {pipeline}})
+	rule := []byte(`{"properties":{"credentialSetResourceId":"/a","sourceRepository":"docker.io/library/*","targetRepository":"*"}}`)
+	set := []byte(`{"identity":{"type":"SystemAssigned"},"properties":{"loginServer":"docker.io","authCredentials":[{"name":"Credential1","usernameSecretIdentifier":"data:,a","passwordSecretIdentifier":"data:,b"}]}}`)
+	armtest.RoundTrips(t, containerregistry.Namespace(options(nil)), []string{registriesType, registriesType + "/exportPipelines", cacherules.TypeName, credentialsets.TypeName},
+		map[string][][]byte{registriesType: {locked}, registriesType + "/exportPipelines": {pipeline}, cacherules.TypeName: {rule}, credentialsets.TypeName: {set}})
 }
 
 // TestLocksOverVersions: from a locked registry, GET then PUT in each api-version leaves both locks shut, as does a PATCH of something else.

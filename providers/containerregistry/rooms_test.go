@@ -19,6 +19,7 @@ import (
 	"github.com/embargo-registry/embargo/meta/metatest"
 	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/providers/containerregistry"
+	"github.com/embargo-registry/embargo/providers/containment"
 	"github.com/embargo-registry/embargo/providers/resources"
 	"github.com/embargo-registry/embargo/registry"
 )
@@ -26,6 +27,8 @@ import (
 // rooms is a bench with the real gate and the real registry behind the namespace.
 type rooms struct {
 	*armtest.Bench
+	log    *audit.Log
+	ring   *meta.Keyring // of credential sets
 	mu     sync.Mutex
 	fences []fence // what was fenced, in order
 }
@@ -47,6 +50,7 @@ func newRooms(t *testing.T, db *meta.DB) *rooms {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.log = log
 	t.Cleanup(func() {
 		if err := log.Close(); err != nil {
 			t.Errorf("closing the record: %v", err)
@@ -58,7 +62,7 @@ func newRooms(t *testing.T, db *meta.DB) *rooms {
 		if err != nil {
 			t.Fatal(err)
 		}
-		blobs, err := blob.New(blob.Options{DB: db, Dir: filepath.Join(t.TempDir(), "blobs")})
+		blobs, err := blob.New(context.Background(), blob.Options{DB: db, Storage: blob.Storage{Dir: filepath.Join(t.TempDir(), "blobs")}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,13 +72,15 @@ func newRooms(t *testing.T, db *meta.DB) *rooms {
 		}
 		o.AskImport = reg.AskImport
 		o.Webhooks = hooks(t, db)
+		o.CacheRules, o.CredentialSets = caches(t, s)
+		r.ring = o.CredentialSets.Keyring
 		o.Fence = func(ctx context.Context, registry string, epoch int64) error {
 			r.mu.Lock()
 			r.fences = append(r.fences, fence{registry, epoch})
 			r.mu.Unlock()
 			return gate.Fence(ctx, registry, epoch)
 		}
-		return []arm.Namespace{resources.Namespace(resources.Options{Identity: s}), containerregistry.Namespace(o)}
+		return []arm.Namespace{resources.Namespace(resources.Options{Identity: s}), containerregistry.Namespace(o), containment.Namespace()}
 	})
 	r.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
 	return r

@@ -23,6 +23,17 @@ import (
 // sdk makes a registries client of the Azure SDK for the server. tenant "" is the server's own.
 func sdk(t *testing.T, s *instance.Server, tenant string) *acr.RegistriesClient {
 	t.Helper()
+	cred, options := credential(t, s, tenant)
+	client, err := acr.NewRegistriesClient(s.SubscriptionID, cred, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// credential is what a client of the Azure SDK is made with.
+func credential(t *testing.T, s *instance.Server, tenant string) (azcore.TokenCredential, *arm.ClientOptions) {
+	t.Helper()
 	if tenant == "" {
 		tenant = s.TenantID
 	}
@@ -38,11 +49,7 @@ func sdk(t *testing.T, s *instance.Server, tenant string) *acr.RegistriesClient 
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := acr.NewRegistriesClient(s.SubscriptionID, cred, &arm.ClientOptions{ClientOptions: options, DisableRPRegistration: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client
+	return cred, &arm.ClientOptions{ClientOptions: options, DisableRPRegistration: true}
 }
 
 func flip(t *testing.T, client *acr.RegistriesClient, name string, status acr.ExportPolicyStatus, public *acr.PublicNetworkAccess) (acr.Registry, error) {

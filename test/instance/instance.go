@@ -49,30 +49,33 @@ type Server struct {
 	t    testing.TB
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended, with ended
-	log  *buffer       // all output
-	errs *buffer       // standard error alone
+	log  output        // all that it has printed since its start
 	arm  string
 
 	ended error
 }
 
-// buffer keeps the process's output.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+// output is where a process writes: files, so that a line that was written before an answer is there once the answer is.
+type output struct{ out, err string }
+
+func (o *output) open(t testing.TB) (out, err *os.File, fail error) {
+	if o.out == "" {
+		dir := t.TempDir()
+		o.out, o.err = filepath.Join(dir, "stdout"), filepath.Join(dir, "stderr")
+	}
+	if out, fail = os.Create(o.out); fail != nil {
+		return nil, nil, fail
+	}
+	err, fail = os.Create(o.err)
+	return out, err, fail
 }
 
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
+func read(path string) string {
+	b, _ := os.ReadFile(path) // absent before the first start
+	return string(b)
 }
 
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
+func (o *output) String() string { return read(o.out) + read(o.err) }
 
 // Binary builds the binary once for the test process. EMBARGO_BUILD_OVERLAY names a build overlay (the mutation tests use it).
 var Binary = sync.OnceValues(func() (string, error) {
@@ -153,7 +156,7 @@ func At(t testing.TB, data, database, config string) *Server {
 	}
 	t.Cleanup(func() {
 		s.Kill()
-		if t.Failed() && s.log != nil {
+		if t.Failed() {
 			t.Logf("the log of the server on %s ends:\n%s", data, tail(s.log.String(), 6000))
 		}
 	})
@@ -198,11 +201,16 @@ func (s *Server) launch() error {
 	if s.Config != "" {
 		args = append(args, "--config", s.Config)
 	}
-	s.log, s.errs = &buffer{}, &buffer{}
+	out, errs, err := s.log.open(s.t)
+	if err != nil {
+		return err
+	}
 	s.cmd = exec.Command(bin, args...)
-	s.cmd.Stdout, s.cmd.Stderr = s.log, io.MultiWriter(s.log, s.errs)
+	s.cmd.Stdout, s.cmd.Stderr = out, errs
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
+	err = s.cmd.Start()
+	_, _ = out.Close(), errs.Close() // the process has its own
+	if err != nil {
 		return err
 	}
 	s.done = make(chan struct{})
@@ -300,6 +308,15 @@ func (s *Server) Kill() {
 	s.cmd = nil
 }
 
+// PID is the process's id.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
+// Pause stops the process where it is (SIGSTOP) until Continue.
+func (s *Server) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Continue lets a paused process go on.
+func (s *Server) Continue() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
+
 // Stop ends the process with SIGTERM and returns how it ended.
 func (s *Server) Stop() error {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -317,7 +334,7 @@ func (s *Server) Exited() <-chan struct{} { return s.done }
 func (s *Server) Log() string { return s.log.String() }
 
 // Stderr is what the process has logged so far: its output without what it told on standard output at the start.
-func (s *Server) Stderr() string { return s.errs.String() }
+func (s *Server) Stderr() string { return read(s.log.err) }
 
 // Run runs the binary's client commands with the arguments given and returns its output and error output.
 func (s *Server) Run(ctx context.Context, args ...string) (stdout, stderr string, err error) {
@@ -383,54 +400,6 @@ func (s *Server) TokenOf(id, secret string) (string, error) {
 		return "", fmt.Errorf("no token: %s: %s", resp.Status, body)
 	}
 	return answer.AccessToken, nil
-}
-
-// Answer is an HTTP answer with its body read.
-type Answer struct {
-	Status int
-	Header http.Header
-	Body   []byte
-}
-
-// Get finds a member of a JSON body by its path ("properties.policies.exportPolicy.status"); "" when absent.
-func (a Answer) Get(path string) string {
-	var v any
-	if json.Unmarshal(a.Body, &v) != nil {
-		return ""
-	}
-	for _, part := range strings.Split(path, ".") {
-		m, ok := v.(map[string]any)
-		if !ok {
-			return ""
-		}
-		v = m[part]
-	}
-	if v == nil {
-		return ""
-	}
-	return fmt.Sprint(v)
-}
-
-// Do sends a request and reads its answer. The headers come in pairs.
-func (s *Server) Do(method, target string, body []byte, headers ...string) (Answer, error) {
-	var r io.Reader
-	if body != nil {
-		r = bytes.NewReader(body)
-	}
-	req, err := http.NewRequest(method, target, r)
-	if err != nil {
-		return Answer{}, err
-	}
-	for i := 0; i+1 < len(headers); i += 2 {
-		req.Header.Set(headers[i], headers[i+1])
-	}
-	resp, err := s.Client.Do(req)
-	if err != nil {
-		return Answer{}, err
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	return Answer{resp.StatusCode, resp.Header, data}, err
 }
 
 // ARM sends an ARM request as the first principal. The path begins at the resource manager; body is marshalled unless it is nil.

@@ -8,6 +8,9 @@ import "github.com/embargo-registry/embargo/egress"
 // own test sees gone.
 var mutations = []mutation{
 	{egress.Pull, "oci/auth.go", "		if ok {\n			continue\n		}", "		if ok || !ok {\n			continue\n		}", "registry", "TestRoles"},
+	{egress.Pull, "registry/release.go", "	if err == nil && c.Registry.Trust && w.reference != \"\" {", "	if err == nil && c.Registry.Trust && w.reference == d.MediaType {", "registry", "TestTrustPolicy"},
+	{egress.Pull, "trust/verify.go", "	if err := trusted(content.SignerInfo.CertificateChain, stores); err != nil {", "	if err := trusted(content.SignerInfo.CertificateChain, stores); err != nil && mediaType == \"\" {", "registry", "TestTrustPolicy"},
+	{egress.Import, "registry/import.go", "	if err := p.trusted(tx, own); err != nil {\n		return err\n	}\n	return p.s", "	return p.s", "registry", "TestImportOfATag"},
 	{egress.PublicPull, "network/enter.go", "	return denied(p)\n}", "	_ = denied(p)\n	return nil\n}", "registry", "TestNetworkFirst"},
 	{egress.Import, "egress/judge.go", "	if !source.Exports {", "	if !source.Exports && a.To == \"\" {", "test/egress", "TestR4ImportFromLockedSource"},
 	{egress.ExportPipeline, "providers/containerregistry/exportpipelines/exportpipelines.go", `Export.Status == "disabled"`, `Export.Status == "never"`,
@@ -21,6 +24,10 @@ var mutations = []mutation{
 		"registry", "TestDigestOfAnotherRepository"},
 	{egress.Webhook, "egress/judge.go", "	case !row.Exports && !a.Declared:", "	case !row.Exports && !a.Declared && row.ID == \"\":", "test/egress", "TestR13EventsStayInside"},
 	{egress.Webhook, "server/server.go", "dial.Webhook: {Anywhere: true}", "dial.Webhook: {Anywhere: true, Inside: true}", "test/egress", "TestR13EventsStayInside"},
+	{egress.Upstream, "egress/judge.go", "	case !a.Declared:", "	case !a.Declared && row.ID == \"\":", "test/egress", "TestR10NamesStayInside"},
+	{egress.Upstream, "upstream/upstream.go", "	outside, inside := dial.Rule{},", "	outside, inside := dial.Rule{Inside: true},", "test/egress", "TestR10NamesStayInside"},
+	{egress.Upstream, "upstream/token.go", " || !among(at.Host, append([]string{u.At}, u.Tokens...))", "", "registry", "TestR10UpstreamsOwnHosts"},
+	{egress.Upstream, "upstream/fetch.go", " || !among(next.Host, append([]string{u.At}, u.Redirects...))", "", "registry", "TestR10UpstreamsOwnHosts"},
 	{egress.Referrer, "oci/server.go", `{kindReferrers, "GET", toPull,`, `{kindReferrers, "GET", toEnter,`, "registry", "TestReferrers"},
 	{egress.Names, "oci/server.go", `{kindCatalog, "GET", toList,`, `{kindCatalog, "GET", toEnter,`, "registry", "TestTagsAndCatalog"},
 	{egress.Names, "oci/server.go", `{kindAcrTags, "GET", toLook,`, `{kindAcrTags, "GET", toEnter,`, "registry", "TestTokensAndScopeMaps"},

@@ -29,7 +29,7 @@ var floors = [][]string{
 	{"job", "identity", "network"},
 	{"audit"},
 	{"egress", "arm", "oci", "identity/authority"},
-	{"blob", "webhook"},
+	{"blob", "webhook", "upstream", "trust"},
 	{"registry"},
 	{"providers", "backup"},
 	{"server"},
@@ -54,6 +54,10 @@ var closed = []struct {
 	{"blob", []string{"registry", "server", "backup", "test"}, "only the registry reads content; a restore places it"},
 	{"egress", []string{"blob", "registry", "server", "backup", "test"}, "only registry/release.go asks the gate; a restore says that it is one"},
 	{"blob/internal/fs", []string{"blob"}, "drivers serve blob alone"},
+	{"blob/internal/driver", []string{"blob"}, "drivers serve blob alone"},
+	{"blob/blobtest", []string{"test"}, "it is for tests"},
+	{"github.com/minio/minio-go/v7", []string{"blob/internal/s3"}, "one package speaks S3, over dial's connections"},
+	{"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container", []string{"blob/internal/azure", "blob/blobtest"}, "one package speaks Azure Blob, over dial's connections"},
 	{"net/http/httputil", nil, "a reverse proxy would hand content on past the gate"},
 }
 

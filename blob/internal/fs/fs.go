@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package fs keeps objects as files of one directory tree. It promises durability: when Sync has returned, the bytes written
-// so far and the file's name survive a power cut. It knows nothing of digests, grants or the database.
+// Package fs keeps objects as files of one directory tree: when Sync has returned, the bytes written so far and the file's name survive
+// a power cut.
 package fs
 
 import (
-	"crypto/rand"
-	"encoding/hex"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
-	"time"
+	"syscall"
 
+	"github.com/embargo-registry/embargo/blob/internal/driver"
 	"github.com/embargo-registry/embargo/durable"
 )
 
@@ -25,14 +25,19 @@ type Dir struct{ root string }
 type File struct {
 	*os.File
 	dir string
+	// begun is where this opening began to write.
+	begun int64
 	// written counts the bytes of this opening, started those of them whose way to the disk has begun.
 	written, started int64
+	// lost: a Sync has failed. The kernel may then have dropped pages and calls them clean, so that the next fsync succeeds without them.
+	lost bool
 }
+
+// object is a file being read. Its ranges are the bare file, so that the kernel can copy from it.
+type object struct{ f *os.File }
 
 // ahead is how much is written before the kernel is told to begin storing it: a long upload's Sync then finds little left to do.
 const ahead = 8 << 20
-
-var keyForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 // Open makes the tree if it is not there. All 256 folders are made at once, so that an object needs one directory's fsync.
 func Open(root string) (*Dir, error) {
@@ -44,27 +49,24 @@ func Open(root string) (*Dir, error) {
 	return &Dir{root: root}, errors.Join(durable.SyncDir(root), durable.SyncDir(filepath.Dir(root)))
 }
 
-// NewKey is a random object key; it is never used again.
-func NewKey() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails, by its contract
-	return hex.EncodeToString(b[:])
-}
+func (d *Dir) String() string { return "the folder " + d.root }
 
 func (d *Dir) path(key string) (string, error) {
-	if !keyForm.MatchString(key) {
-		return "", fmt.Errorf("fs: %q is no object key", key)
+	if err := driver.CheckKey(key); err != nil {
+		return "", err
 	}
 	return filepath.Join(d.root, key[:2], key), nil
 }
 
-// Create makes a new object. It fails if the key exists.
-func (d *Dir) Create(key string) (*File, error) {
-	return d.open(key, os.O_RDWR|os.O_CREATE|os.O_EXCL)
-}
-
-// Resume opens an object for further writing, cut to size bytes: what lies behind was never acknowledged.
-func (d *Dir) Resume(key string, size int64) (*File, error) {
+// Write opens a file cut to size bytes. A File needs no state.
+func (d *Dir) Write(_ context.Context, key string, size int64, _ []byte) (driver.Writer, error) {
+	if size == 0 {
+		f, err := d.open(key, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+		if err != nil {
+			return nil, full(err)
+		}
+		return f, nil
+	}
 	f, err := d.open(key, os.O_RDWR)
 	if err != nil {
 		return nil, err
@@ -78,12 +80,28 @@ func (d *Dir) Resume(key string, size int64) (*File, error) {
 		err = f.Truncate(size)
 	}
 	if err == nil {
-		_, err = f.Seek(size, 0)
+		_, err = f.Seek(size, io.SeekStart)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	f.begun = size
 	return f, nil
+}
+
+// Put writes a file of its own.
+func (d *Dir) Put(_ context.Context, key string, content []byte) error {
+	f, err := d.open(key, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return full(err)
+	}
+	if _, err = f.Write(content); err == nil {
+		err = f.Finish()
+	}
+	if err != nil {
+		return errors.Join(err, f.Abort())
+	}
+	return nil
 }
 
 func (d *Dir) open(key string, flag int) (*File, error) {
@@ -106,38 +124,100 @@ func (f *File) Write(b []byte) (int, error) {
 		f.started = f.written
 		startStoring(f.File)
 	}
-	return n, err
+	return n, full(err)
 }
 
-// Sync makes the file's bytes and its name durable.
-func (f *File) Sync() error { return errors.Join(f.File.Sync(), durable.SyncDir(f.dir)) }
+// Sync makes the file's bytes and its name durable. Errors: ErrLost.
+func (f *File) Sync() ([]byte, error) {
+	err := f.File.Sync()
+	if err == nil {
+		err = durable.SyncDir(f.dir)
+	}
+	if err == nil {
+		return nil, nil
+	}
+	f.lost = true
+	return nil, errors.Join(driver.ErrLost, full(err))
+}
 
-// Read opens an object for reading.
-func (d *Dir) Read(key string) (*os.File, error) {
+// Finish is Sync and Close.
+func (f *File) Finish() error {
+	_, err := f.Sync()
+	return errors.Join(err, f.Close())
+}
+
+// Abort cuts the file back to where this opening began, and removes it if that is nothing, or if what was before can't be relied on either.
+func (f *File) Abort() error {
+	_ = f.Close() // it may be closed already, and what it holds is given up
+	if f.begun == 0 || f.lost {
+		return gone(os.Remove(f.Name()))
+	}
+	return gone(os.Truncate(f.Name(), f.begun))
+}
+
+// gone is err, unless it says that there was no file.
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// full names a full disk as every driver does.
+func full(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return errors.Join(driver.ErrFull, err)
+	}
+	return err
+}
+
+// Open opens a file for reading.
+func (d *Dir) Open(_ context.Context, key string) (driver.Object, error) {
 	p, err := d.path(key)
 	if err != nil {
 		return nil, err
 	}
-	return os.Open(p)
+	f, err := os.Open(p)
+	if err != nil {
+		return nil, err
+	}
+	return object{f}, nil
 }
 
-// Walk visits all objects with their size and the time of their last change. What comes or goes meanwhile may be visited or not.
-func (d *Dir) Walk(visit func(key string, size int64, changed time.Time) error) error {
+// Range is the file itself at off; the caller stops after n bytes.
+func (o object) Range(_ context.Context, off, _ int64) (io.Reader, error) {
+	_, err := o.f.Seek(off, io.SeekStart)
+	return o.f, err
+}
+
+// Size is the file's.
+func (o object) Size(context.Context) (int64, error) {
+	st, err := o.f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
+}
+
+func (o object) Close() error { return o.f.Close() }
+
+// Walk visits all files.
+func (d *Dir) Walk(ctx context.Context, visit func(driver.Item) error) error {
 	for i := range 256 {
 		entries, err := os.ReadDir(filepath.Join(d.root, fmt.Sprintf("%02x", i)))
 		if err != nil {
 			return err
 		}
 		for _, e := range entries {
-			if !keyForm.MatchString(e.Name()) || !e.Type().IsRegular() {
+			if !driver.IsKey(e.Name()) || !e.Type().IsRegular() {
 				continue // not ours
 			}
 			st, err := e.Info()
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
-			if err == nil {
-				err = visit(e.Name(), st.Size(), st.ModTime())
+			if err = errors.Join(err, ctx.Err()); err == nil {
+				err = visit(driver.Item{Key: e.Name(), Size: st.Size(), Changed: st.ModTime()})
 			}
 			if err != nil {
 				return err
@@ -147,14 +227,20 @@ func (d *Dir) Walk(visit func(key string, size int64, changed time.Time) error) 
 	return nil
 }
 
-// Remove deletes an object; one that is not there is no error.
-func (d *Dir) Remove(key string) error {
+// Remove deletes a file.
+func (d *Dir) Remove(_ context.Context, key string) error {
 	p, err := d.path(key)
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return gone(os.Remove(p))
 }
+
+// RemoveParts does nothing: what is written lies in the object itself.
+func (d *Dir) RemoveParts(context.Context, string) error { return nil }
+
+// Check does nothing: Open has made the tree.
+func (d *Dir) Check(context.Context) error { return nil }
+
+// Mark is nil: the folder goes with its data directory.
+func (d *Dir) Mark(context.Context, string, []byte) ([]byte, error) { return nil, nil }

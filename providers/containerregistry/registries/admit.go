@@ -42,6 +42,10 @@ func admit(w arm.World, c arm.Change[document]) []*fault.Fault {
 		faults = append(faults, fault.New(fault.BadRequest, "The quarantine policy is not supported for the SKU %s of the registry '%s'; it needs Premium.", c.Want.SKU.Name, c.ID.Name()).
 			At("properties.policies.quarantinePolicy.status"))
 	}
+	if p.Policies.Trust.Status == enabled && c.Want.SKU.Name != premium {
+		faults = append(faults, fault.New(fault.BadRequest, "The trust policy is not supported for the SKU %s of the registry '%s'; it needs Premium.", c.Want.SKU.Name, c.ID.Name()).
+			At("properties.policies.trustPolicy.status"))
+	}
 	if p.Policies.Retention.Status == enabled && c.Want.SKU.Name != premium {
 		faults = append(faults, fault.New(fault.BadRequest, "The retention policy is not supported for the SKU %s of the registry '%s'; it needs Premium.", c.Want.SKU.Name, c.ID.Name()).
 			At("properties.policies.retentionPolicy.status"))

@@ -183,6 +183,7 @@ func (k kind) project(c arm.Change[document], row meta.RegistryRow) meta.Registr
 	row.ArmTokens = p.Policies.ArmTokens.Status == enabled
 	row.DataEndpoint = p.DataEndpoint
 	row.Quarantine = p.Policies.Quarantine.Status == enabled
+	row.Trust = p.Policies.Trust.Status == enabled
 	if on := p.Policies.Retention.Status == enabled; on != row.Retention {
 		row.Retention, row.RetentionSince = on, c.Now
 	}
@@ -208,7 +209,7 @@ func same(a, b meta.RegistryRow) bool {
 		a.Exports == b.Exports && a.PublicAccess == b.PublicAccess && a.DefaultDeny == b.DefaultDeny && rules(a.IPRules, b.IPRules) &&
 		a.BypassAzureServices == b.BypassAzureServices && a.AdminEnabled == b.AdminEnabled && a.AnonymousPull == b.AnonymousPull &&
 		a.AbacMode == b.AbacMode && a.ArmTokens == b.ArmTokens && a.DataEndpoint == b.DataEndpoint &&
-		a.Quarantine == b.Quarantine && a.Retention == b.Retention && a.RetentionDays == b.RetentionDays && a.RetentionSince.Equal(b.RetentionSince) && a.SoftDelete == b.SoftDelete && a.SoftDeleteDays == b.SoftDeleteDays
+		a.Quarantine == b.Quarantine && a.Trust == b.Trust && a.Retention == b.Retention && a.RetentionDays == b.RetentionDays && a.RetentionSince.Equal(b.RetentionSince) && a.SoftDelete == b.SoftDelete && a.SoftDeleteDays == b.SoftDeleteDays
 }
 
 // remark notes in the change's record what is open inside the network while exports are disabled, at the change that makes it so.
