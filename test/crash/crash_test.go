@@ -74,11 +74,21 @@ func TestKillUnderLoad(t *testing.T) {
 // returns what was acknowledged.
 func (in *installation) killUnderLoad(t *testing.T, round int) *ledger {
 	l := newLedger()
+	in.load(t, l, round, func() {
+		// The moment of the kill within a write is what is random here.
+		time.Sleep(time.Duration(rand.Int64N(int64(15 * time.Millisecond))))
+		in.Kill()
+		in.client.CloseIdleConnections()
+	})
+	return l
+}
+
+// load lets the writers write into the ledger until a random number of their writes is acknowledged; then calls end, and ends them.
+func (in *installation) load(t *testing.T, l *ledger, round int, end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	enough := 1 + rand.IntN(6*writers)
-	reached := make(chan struct{})
-	var once sync.Once
+	reached := l.when(1 + rand.IntN(6*writers))
+	failed := make(chan struct{}, writers)
 	var wg sync.WaitGroup
 	for n := range writers {
 		wg.Go(func() {
@@ -87,28 +97,22 @@ func (in *installation) killUnderLoad(t *testing.T, round int) *ledger {
 				if err := w.push(ctx, round); err != nil {
 					if refused(err) {
 						t.Errorf("writer %d: %v", n, err)
-						once.Do(func() { close(reached) })
+						failed <- struct{}{}
 					}
 					return
-				}
-				if l.size() >= enough {
-					once.Do(func() { close(reached) })
 				}
 			}
 		})
 	}
 	select {
 	case <-reached:
+	case <-failed:
 	case <-in.Exited():
 		t.Error("the server ended by itself")
 	case <-time.After(time.Minute):
 		t.Errorf("after a minute only %d writes were acknowledged", l.size())
 	}
-	// The moment of the kill within a write is what is random here.
-	time.Sleep(time.Duration(rand.Int64N(int64(15 * time.Millisecond))))
-	in.Kill()
-	in.client.CloseIdleConnections()
+	end()
 	cancel()
 	wg.Wait()
-	return l
 }

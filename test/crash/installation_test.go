@@ -30,10 +30,24 @@ const registry = "crashregistry"
 
 func install(t *testing.T, kind string) *installation {
 	t.Helper()
-	in := &installation{private: instance.FreePort(t)}
-	config := fmt.Sprintf("logLevel: warn\nprivateListeners: [{address: %q, registry: %q, tls: false}]\n", in.private, registry)
-	in.Server = instance.New(t, kind, config)
-	in.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * writers}, Timeout: time.Minute}
+	in := newInstallation(t)
+	in.Server = instance.New(t, kind, in.config())
+	in.prepare(t)
+	return in
+}
+
+func newInstallation(t *testing.T) *installation {
+	return &installation{private: instance.FreePort(t), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * writers}, Timeout: time.Minute}}
+}
+
+// config collects all the time, and keeps what is unused for longer than a test takes.
+func (in *installation) config() string {
+	return fmt.Sprintf("logLevel: warn\ngcInterval: 1s\ngcGrace: 1h\nprivateListeners: [{address: %q, registry: %q, tls: false}]\n", in.private, registry)
+}
+
+// prepare makes the registry.
+func (in *installation) prepare(t *testing.T) {
+	t.Helper()
 	in.CreateRegistry(registry, instance.J{"adminUserEnabled": true})
 	a := in.ARM(http.MethodPost, in.RegistryID(registry)+"/listCredentials"+instance.Version, nil)
 	var admin struct {
@@ -44,7 +58,6 @@ func install(t *testing.T, kind string) *installation {
 		t.Fatalf("the registry has no admin password: %d %s", a.Status, a.Body)
 	}
 	in.user, in.password = admin.Username, admin.Passwords[0].Value
-	return in
 }
 
 // dangling reads the database of the stopped server and checks that no row leads nowhere, and that every object that a row names is on disk.

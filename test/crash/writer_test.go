@@ -25,13 +25,41 @@ type ledger struct {
 	// content is acknowledged content by path: /v2/…/blobs/… or /v2/…/manifests/sha256:….
 	content map[string]bool
 	// tags is the acknowledged digest of a tag by its path; doubt is what was asked for since and not answered.
-	tags   map[string]string
-	doubt  map[string][]string
+	tags  map[string]string
+	doubt map[string][]string
+	// gone is content whose deletion was acknowledged.
+	gone   map[string]bool
 	writes int
+	// enough is how many writes end the wait for reached; at runs at that moment, in the writer's own step, and nothing is noted after it when it is given.
+	enough  int
+	reached chan struct{}
+	at      func()
+	closed  bool
+	// late is content whose deletion was asked for after that moment.
+	late []string
+}
+
+// when is closed when n writes have been acknowledged.
+func (l *ledger) when(n int) <-chan struct{} {
+	l.enough, l.reached = n, make(chan struct{})
+	return l.reached
+}
+
+// wrote counts an acknowledged write.
+func (l *ledger) wrote() {
+	l.writes++
+	if l.writes != l.enough {
+		return
+	}
+	if l.at != nil {
+		l.at()
+		l.closed = true
+	}
+	close(l.reached)
 }
 
 func newLedger() *ledger {
-	return &ledger{content: map[string]bool{}, tags: map[string]string{}, doubt: map[string][]string{}}
+	return &ledger{content: map[string]bool{}, tags: map[string]string{}, doubt: map[string][]string{}, gone: map[string]bool{}}
 }
 
 func (l *ledger) size() int {
@@ -42,6 +70,7 @@ func (l *ledger) size() int {
 
 func (l *ledger) add(o *ledger) {
 	maps.Copy(l.content, o.content)
+	maps.Copy(l.gone, o.gone)
 	for path := range o.tags {
 		delete(l.doubt, path)
 	}
@@ -55,8 +84,11 @@ func (l *ledger) add(o *ledger) {
 func (l *ledger) blob(path string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
 	l.content[path] = true
-	l.writes++
+	l.wrote()
 }
 
 func (l *ledger) asked(path, digest string) {
@@ -65,13 +97,45 @@ func (l *ledger) asked(path, digest string) {
 	l.doubt[path] = append(l.doubt[path], digest)
 }
 
+// deleting notes that content may be gone, deleted that it is.
+func (l *ledger) deleting(path string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		l.late = append(l.late, path)
+		return
+	}
+	delete(l.content, path)
+}
+
+// leaving is deleting for a tag as well.
+func (l *ledger) leaving(path string) {
+	l.deleting(path)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.tags, path)
+}
+
+func (l *ledger) deleted(path string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.gone[path] = true
+	l.wrote()
+}
+
 func (l *ledger) tagged(repo, path, digest string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
 	l.content["/v2/"+repo+"/manifests/"+digest] = true
 	l.tags[path] = digest
 	delete(l.doubt, path)
-	l.writes++
+	l.wrote()
 }
 
 // writer pushes images into a repository under a tag that is its own.
@@ -81,16 +145,31 @@ type writer struct {
 	repo, tag string
 	random    *rand.Rand
 	count     int
+	// last is the image that the tag has left.
+	last string
 }
 
 // refusal is an answer that no kill explains.
-type refusal struct{ text string }
+type refusal struct {
+	text   string
+	status int
+	body   []byte
+}
 
 func (r refusal) Error() string { return r.text }
 
 func refused(err error) bool {
 	var r refusal
 	return errors.As(err, &r)
+}
+
+// statusOf is the status of a refusal, 0 of anything else.
+func statusOf(err error) int {
+	var r refusal
+	if errors.As(err, &r) {
+		return r.status
+	}
+	return 0
 }
 
 func digestOf(b []byte) string {
@@ -122,12 +201,12 @@ func (in *installation) do(ctx context.Context, method, path, contentType string
 		return nil, nil, err
 	}
 	if resp.StatusCode != want {
-		return nil, nil, refusal{fmt.Sprintf("%s %s: %s, wanted %d: %.300s", method, path, resp.Status, want, text)}
+		return nil, nil, refusal{fmt.Sprintf("%s %s: %s, wanted %d: %.300s", method, path, resp.Status, want, text), resp.StatusCode, text}
 	}
 	return resp, text, nil
 }
 
-// push pushes an image of two layers, its blobs each in another way, and moves the writer's tag to it.
+// push pushes an image of two layers, its blobs each in another way, and moves the writer's tag to it. The image before is deleted now and then.
 func (w *writer) push(ctx context.Context, round int) error {
 	w.count++
 	config := []byte(fmt.Sprintf(`{"architecture":"amd64","os":"linux","writer":%q,"round":%d,"count":%d}`, w.tag, round, w.count))
@@ -153,6 +232,25 @@ func (w *writer) push(ctx context.Context, round int) error {
 		return err
 	}
 	w.ledger.tagged(w.repo, path, digestOf(manifest))
+	last := "/v2/" + w.repo + "/manifests/" + w.last
+	if w.last != "" && w.random.IntN(3) == 0 {
+		w.ledger.deleting(last)
+		if _, _, err := w.in.do(ctx, "DELETE", last, "", nil, http.StatusAccepted); err != nil {
+			return err
+		}
+		w.ledger.deleted(last)
+	}
+	w.last = digestOf(manifest)
+	return w.mount(ctx, digestOf(config))
+}
+
+// mount takes content over into another repository.
+func (w *writer) mount(ctx context.Context, digest string) error {
+	to := "/v2/mounted/" + w.repo + "/blobs/"
+	if _, _, err := w.in.do(ctx, "POST", to+"uploads/?from="+w.repo+"&mount="+digest, "", nil, http.StatusCreated); err != nil {
+		return err
+	}
+	w.ledger.blob(to + digest)
 	return nil
 }
 
@@ -160,7 +258,6 @@ func (w *writer) push(ctx context.Context, round int) error {
 func (w *writer) blob(ctx context.Context, content []byte) error {
 	d := digestOf(content)
 	uploads := "/v2/" + w.repo + "/blobs/uploads/"
-	const octets = "application/octet-stream"
 	way := w.random.IntN(3)
 	if way == 0 {
 		if _, _, err := w.in.do(ctx, "POST", uploads+"?digest="+d, octets, content, http.StatusCreated); err != nil {
@@ -210,6 +307,11 @@ func (in *installation) verify(t *testing.T, l *ledger) {
 	}
 	close(paths)
 	wg.Wait()
+	for path := range l.gone {
+		if _, _, err := in.do(context.Background(), "GET", path, "", nil, http.StatusNotFound); err != nil {
+			t.Errorf("its deletion was acknowledged: %v", err)
+		}
+	}
 }
 
 func (in *installation) readBack(t *testing.T, l *ledger, path string) {
