@@ -168,6 +168,7 @@ func (x *exchange) serve() error {
 	row, allowed := x.find()
 	var denied error
 	err := x.s.o.DB.Read(x.r.Context(), func(tx *meta.Tx) error {
+		denied, x.refusal, x.lacks = nil, nil, ""
 		var err error
 		if x.call.Registry, err = tx.RegistryByName(registry); errors.Is(err, meta.ErrNotFound) {
 			return fault.New(fault.NameUnknown, "There is no registry '%s' here.", clip(strings.ToLower(registry))).Because(err)
