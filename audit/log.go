@@ -49,6 +49,10 @@ type Log struct {
 	mu     sync.RWMutex
 	closed bool
 	failed error
+
+	// flushes give what was counted (Often).
+	often   sync.Mutex
+	flushes []func() []Record
 }
 
 type entry struct {
@@ -79,6 +83,7 @@ func New(ctx context.Context, o Options) (*Log, error) {
 	}
 	l.seq.Store(last)
 	go l.collect()
+	go l.count()
 	return l, nil
 }
 
@@ -123,6 +128,32 @@ func (l *Log) Decide(ctx context.Context, r Record) error {
 	}
 }
 
+// Soon records r soon, after all that came before it, and returns when it waits in the queue: what happens next is on record unless the process is killed within the next commit. It
+// refuses while records can't be written.
+func (l *Log) Soon(ctx context.Context, r Record) error {
+	l.mu.RLock()
+	if l.closed || l.failed != nil {
+		defer l.mu.RUnlock()
+		return errors.Join(errClosedIf(l.closed), l.failed)
+	}
+	l.senders.Add(1)
+	l.mu.RUnlock()
+	defer l.senders.Done()
+	select {
+	case l.in <- entry{record: r}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func errClosedIf(closed bool) error {
+	if closed {
+		return errClosed
+	}
+	return nil
+}
+
 // Note records r soon and does not wait for it; Close does. What can't be recorded shows in the log and in Healthy.
 func (l *Log) Note(r Record) {
 	l.mu.RLock()
@@ -149,8 +180,34 @@ func (l *Log) Healthy() error {
 // Waiting is the number of records that wait to be written.
 func (l *Log) Waiting() int { return len(l.in) }
 
+// count records, from time to time, what was counted.
+func (l *Log) count() {
+	tick := time.NewTicker(oftenPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.done:
+			return
+		case <-tick.C:
+			l.counted()
+		}
+	}
+}
+
+func (l *Log) counted() {
+	l.often.Lock()
+	flushes := l.flushes
+	l.often.Unlock()
+	for _, flush := range flushes {
+		for _, r := range flush() {
+			l.Note(r)
+		}
+	}
+}
+
 // Close records what waits and ends the log; the caller stops asking it before.
 func (l *Log) Close() error {
+	l.counted()
 	l.mu.Lock()
 	first := !l.closed
 	l.closed = true
