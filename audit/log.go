@@ -5,7 +5,9 @@ package audit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,16 +90,43 @@ func New(ctx context.Context, o Options) (*Log, error) {
 }
 
 // Append records r in the transaction of the change that it tells of.
-func (l *Log) Append(tx *meta.Tx, r Record) error {
-	seq := l.seq.Add(1)
-	bytes, err := canonical(l.node, seq, tx.Now(), r)
-	if err != nil {
-		return err
+func (l *Log) Append(tx *meta.Tx, r Record) error { return l.append(tx, []Record{r}) }
+
+// rowsAtOnce is how many records one statement inserts.
+const rowsAtOnce = 32
+
+const insertOne = `INSERT INTO audit (node, node_seq, time_us, leaf) VALUES ($1, $2, $3, $4)`
+
+var insertMany = func() string {
+	var b strings.Builder
+	b.WriteString(insertOne)
+	for i := 1; i < rowsAtOnce; i++ {
+		fmt.Fprintf(&b, ", ($%d, $%d, $%d, $%d)", 4*i+1, 4*i+2, 4*i+3, 4*i+4)
 	}
-	if _, err := tx.Exec(`INSERT INTO audit (node, node_seq, time_us, leaf) VALUES ($1, $2, $3, $4)`, l.node, seq, meta.Micros(tx.Now()), bytes); err != nil {
-		return err
+	return b.String()
+}()
+
+func (l *Log) append(tx *meta.Tx, all []Record) error {
+	for len(all) > 0 {
+		n, query := 1, insertOne
+		if len(all) >= rowsAtOnce {
+			n, query = rowsAtOnce, insertMany
+		}
+		args := make([]any, 0, 4*n)
+		for _, r := range all[:n] {
+			seq := l.seq.Add(1)
+			bytes, err := canonical(l.node, seq, tx.Now(), r)
+			if err != nil {
+				return err
+			}
+			args = append(args, l.node, seq, meta.Micros(tx.Now()), bytes)
+			tx.OnCommit(func() { l.tell(r) })
+		}
+		if _, err := tx.Exec(query, args...); err != nil {
+			return err
+		}
+		all = all[n:]
 	}
-	tx.OnCommit(func() { l.tell(r) })
 	tx.Ring(topic)
 	return nil
 }
@@ -237,13 +266,12 @@ func (l *Log) collect() {
 				break more
 			}
 		}
+		records := make([]Record, len(batch))
+		for i, e := range batch {
+			records[i] = e.record
+		}
 		err := l.db.Write(context.Background(), func(tx *meta.Tx) error {
-			for _, e := range batch {
-				if err := l.Append(tx, e.record); err != nil {
-					return err
-				}
-			}
-			return nil
+			return l.append(tx, records)
 		})
 		l.answer(batch, err)
 	}

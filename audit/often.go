@@ -9,7 +9,7 @@ import (
 
 const (
 	// oftenPause is how long what happens again and again is counted before it is recorded.
-	oftenPause = time.Second
+	oftenPause = 10 * time.Second
 	// oftenLimit is how many different things are counted at a time; more are recorded one by one.
 	oftenLimit = 1 << 14
 )
@@ -21,7 +21,7 @@ type again struct {
 }
 
 // Often records for callers who say the same thing again and again, under a key of K that tells one thing from another: the first time at once, as Note does; what follows
-// within a second is one record, which tells how often it was (Count) and how many Bytes together. Close records what is counted. Make it with NewOften, for a Log.
+// within ten seconds is one record, which tells how often it was (Count) and how many Bytes together. Close records what is counted. Make it with NewOften, for a Log.
 type Often[K comparable] struct {
 	l *Log
 

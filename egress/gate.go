@@ -207,7 +207,7 @@ func (g *Gate) Record(tx *meta.Tx, d Decision) error {
 	return g.audit.Append(tx, r)
 }
 
-// Look records a request that releases no content (HEAD, lists): recorded soon, not waited for. The same on one connection within a second is one record that says how often.
+// Look records a request that releases no content (HEAD, lists): recorded soon, not waited for. The same on one connection within ten seconds is one record that says how often.
 func (g *Gate) Look(d Decision) {
 	if d.valid {
 		r := g.record(d.row, d.ask, audit.Allowed, nil)
