@@ -120,13 +120,24 @@ func (x *exchange) wanted(need right) []wantedAccess {
 	return list
 }
 
+// mountedFrom is the scope that a mount needs beside its own: to read what it mounts from. A client that asks for what it is told would otherwise
+// upload what is there. Source: distribution, which asks for both.
+func (x *exchange) mountedFrom() string {
+	q := x.r.URL.Query()
+	from, err := name.ParseRepository(q.Get("from"))
+	if x.at.kind != kindUploads || q.Get("mount") == "" || err != nil {
+		return ""
+	}
+	return " repository:" + string(from) + ":pull"
+}
+
 // challenge answers 401 and says where to get a token. The parameters stand without spaces, because some clients split at them; the
 // ping has no scope.
 func (x *exchange) challenge(need right, code string, because error) error {
 	typ, of := x.scope()
 	h := `Bearer realm="` + x.origin() + `/oauth2/token",service="` + x.call.Registry.LoginServer + `"`
 	if need.ask != "" {
-		h += `,scope="` + typ + ":" + of + ":" + need.ask + `"`
+		h += `,scope="` + typ + ":" + of + ":" + need.ask + x.mountedFrom() + `"`
 	}
 	if code != "" {
 		h += `,error="` + code + `"`

@@ -279,12 +279,11 @@ func (x *exchange) origin() string {
 	return scheme + "://" + x.r.Host
 }
 
-// repositoryURL is an absolute URL below the repository of the request.
-func (x *exchange) repositoryURL(tail string) string {
-	return x.origin() + "/v2/" + string(x.at.repository) + tail
-}
+// location is a reference, without scheme and host, to what is below the repository of the request. ACR answers in this form, and its data-plane
+// SDKs append what they get to the login server's address.
+func (x *exchange) location(tail string) string { return "/v2/" + string(x.at.repository) + tail }
 
-func (x *exchange) blobURL(d name.Digest) string { return x.repositoryURL("/blobs/" + string(d)) }
+func (x *exchange) blobLocation(d name.Digest) string { return x.location("/blobs/" + string(d)) }
 
 // correlation is the id of a request: the client's own if it has a plain one, else a random UUID.
 func (s *Server) correlation(r *http.Request) string {

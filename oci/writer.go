@@ -37,7 +37,7 @@ func (x *exchange) beginUpload() error {
 			return err
 		}
 		if done {
-			return x.stored(x.blobURL(d), d)
+			return x.stored(x.blobLocation(d), d)
 		}
 	}
 	if q.Has("digest") {
@@ -79,13 +79,13 @@ func (x *exchange) pushWhole(digest string) error {
 		// The client has no name for this upload, so nobody could go on with it.
 		return fault.Beside(err, u.Cancel(context.WithoutCancel(x.r.Context())))
 	}
-	return x.stored(x.blobURL(d), d)
+	return x.stored(x.blobLocation(d), d)
 }
 
 // session says where an upload stands.
 func (x *exchange) session(u Upload) {
 	h := x.w.Header()
-	h.Set("Location", x.repositoryURL("/blobs/uploads/"+u.ID()))
+	h.Set("Location", x.location("/blobs/uploads/"+u.ID()))
 	h.Set("Docker-Upload-Uuid", u.ID())
 	h.Set("Range", fmt.Sprintf("0-%d", max(u.Offset()-1, 0)))
 	h.Set("Cache-Control", "no-store")
@@ -154,7 +154,7 @@ func (x *exchange) finishUpload() error {
 	if err := u.Finish(x.r.Context(), d, &checkedReader{body, check}); err != nil {
 		return err
 	}
-	return x.stored(x.blobURL(d), d)
+	return x.stored(x.blobLocation(d), d)
 }
 
 func (x *exchange) cancelUpload() error {
@@ -254,7 +254,7 @@ func (x *exchange) putManifest() error {
 	if p.Subject != "" {
 		x.w.Header().Set("OCI-Subject", string(p.Subject))
 	}
-	return x.stored(x.repositoryURL("/manifests/"+string(p.Digest)), p.Digest)
+	return x.stored(x.location("/manifests/"+string(p.Digest)), p.Digest)
 }
 
 // furtherTags are the tags that a push by digest sets. Source: OCI distribution, section "Pushing Manifests", end-7b.

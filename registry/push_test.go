@@ -45,7 +45,7 @@ func TestUploads(t *testing.T) {
 		const octets = "application/octet-stream"
 		content := bytes.Repeat([]byte("0123456789"), 100)
 		d := string(name.DigestOf(content))
-		at := h.base + "/v2/a/b/blobs/" + d
+		at := "/v2/a/b/blobs/" + d
 
 		t.Run("in one request", func(t *testing.T) {
 			a := h.do(201, "POST", "/v2/a/b/blobs/uploads/?digest="+d, content, "Content-Type", octets)
@@ -56,9 +56,9 @@ func TestUploads(t *testing.T) {
 		})
 		t.Run("in two", func(t *testing.T) {
 			a := h.do(202, "POST", "/v2/a/two/blobs/uploads/", nil)
-			a.want(t, "Location", h.base+"/v2/a/two/blobs/uploads/"+a.Get("Docker-Upload-Uuid"), "Range", "0-0", "Docker-Upload-Uuid", "*")
+			a.want(t, "Location", "/v2/a/two/blobs/uploads/"+a.Get("Docker-Upload-Uuid"), "Range", "0-0", "Docker-Upload-Uuid", "*")
 			a = h.do(201, "PUT", a.Get("Location")+"?digest="+d, content, "Content-Type", octets)
-			a.want(t, "Location", h.base+"/v2/a/two/blobs/"+d, "Docker-Content-Digest", d)
+			a.want(t, "Location", "/v2/a/two/blobs/"+d, "Docker-Content-Digest", d)
 			h.do(200, "HEAD", "/v2/a/two/blobs/"+d, nil).want(t, "Content-Length", "1000", "Docker-Content-Digest", d)
 		})
 		t.Run("streamed, asked for, and taken up again", func(t *testing.T) {
@@ -164,7 +164,7 @@ func TestManifests(t *testing.T) {
 		h.refused(t, 404, "MANIFEST_BLOB_UNKNOWN", "PUT", put("v1"), m, "Content-Type", mediaImage)
 		h.blob("app", config)
 		h.blob("app", layer)
-		h.manifest("app", "v1", mediaImage, m).want(t, "Location", h.base+put(d), "Docker-Content-Digest", d, "OCI-Subject", "")
+		h.manifest("app", "v1", mediaImage, m).want(t, "Location", put(d), "Docker-Content-Digest", d, "OCI-Subject", "")
 		h.do(200, "GET", put("v1"), nil).want(t, "Content-Type", mediaImage, "Docker-Content-Digest", d, "Etag", `"`+d+`"`,
 			"Cache-Control", "private, no-cache", "Content-Length", fmt.Sprint(len(m)))
 		got := h.do(200, "GET", put(d), nil)
@@ -251,8 +251,13 @@ func TestMountNeedsPullOnSource(t *testing.T) {
 			narrow.refused(t, 404, "BLOB_UNKNOWN", "GET", "/v2/team/app/blobs/"+string(d), nil)
 		}
 		both := h.as(w.tokenOf(h, "repository:team/app:pull,push", "repository:secret/app:pull"))
-		both.do(201, "POST", path, nil).want(t, "Location", h.base+"/v2/team/app/blobs/"+string(d), "Docker-Content-Digest", string(d))
+		both.do(201, "POST", path, nil).want(t, "Location", "/v2/team/app/blobs/"+string(d), "Docker-Content-Digest", string(d))
 		both.do(200, "GET", "/v2/team/app/blobs/"+string(d), nil)
+		// Who has no token is told what a token for the mount must say.
+		other := h.as(w.tokenOf(h, "repository:third:pull"))
+		if a := other.do(401, "POST", path, nil).Get("Www-Authenticate"); !strings.Contains(a, `scope="repository:team/app:pull,push repository:secret/app:pull"`) {
+			t.Errorf("the challenge of a mount: %s", a)
+		}
 		h.refused(t, 400, "DIGEST_INVALID", "POST", "/v2/team/app/blobs/uploads/?mount=x&from=secret/app", nil)
 		// Without a source nothing is searched for.
 		h.do(202, "POST", "/v2/third/blobs/uploads/?mount="+string(d), nil)

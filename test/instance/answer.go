@@ -37,7 +37,7 @@ func (a Answer) Get(path string) string {
 	return fmt.Sprint(v)
 }
 
-// Do sends a request and reads its answer. The headers come in pairs.
+// Do sends a request and reads its answer, whose Location is resolved as clients do. The headers come in pairs.
 func (s *Server) Do(method, target string, body []byte, headers ...string) (Answer, error) {
 	var r io.Reader
 	if body != nil {
@@ -55,6 +55,9 @@ func (s *Server) Do(method, target string, body []byte, headers ...string) (Answ
 		return Answer{}, err
 	}
 	defer resp.Body.Close()
+	if at, err := resp.Location(); err == nil {
+		resp.Header.Set("Location", at.String())
+	}
 	data, err := io.ReadAll(resp.Body)
 	return Answer{resp.StatusCode, resp.Header, data}, err
 }
