@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package contract drives the built binary with the clients that people have: the Azure SDK for Go, az, skopeo.
+// Package contract drives the built binary with the clients that people have: the Azure SDKs for Go and JavaScript, az, skopeo, oras-go.
 package contract
 
 import (
