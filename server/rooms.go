@@ -131,7 +131,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	registries, err := registry.New(registry.Options{DB: s.db, Blobs: blobs, Gate: gate, Audit: r.audit, Identity: r.identity, Upstream: outside, Keyring: s.ring, Log: s.log})
+	registries, err := registry.New(registry.Options{DB: s.db, Blobs: blobs, Gate: gate, Audit: r.audit, Identity: r.identity, Upstream: outside, Keyring: s.ring, Log: s.log, Quota: s.o.RegistryQuota})
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 		return err
 	}
 	hooks.Handle(r.jobs)
-	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Log: s.log}); err != nil {
+	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Log: s.log, Throttle: s.o.Throttle, Clock: s.o.Clock}); err != nil {
 		return err
 	}
 	source := func(req *http.Request) (address, zone string) {

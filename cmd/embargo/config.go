@@ -190,6 +190,25 @@ func keys() []key {
 				s.server.AuditSoon = mode == "available"
 				return nil
 			}},
+		{name: "registryQuota", flag: "registry-quota", fallback: "unlimited", unit: "MiB, or unlimited",
+			doc: "How much each registry may hold, its content counted once. A push or an import beyond it is refused (403 DENIED).",
+			put: func(s *settings, v any) error {
+				s.server.RegistryQuota = 0
+				if v == "unlimited" {
+					return nil
+				}
+				return number(func(s *settings, n int64) { s.server.RegistryQuota = n << 20 })(s, v)
+			}},
+		{name: "throttle", flag: "throttle", fallback: "off", unit: "off or acr",
+			doc: "`acr` answers 429 with Retry-After to data-plane requests beyond the rates that Azure Container Registry documents for the registry's SKU, per registry and per identity.",
+			put: func(s *settings, v any) error {
+				t := fmt.Sprint(v)
+				if t != "off" && t != "acr" {
+					return fmt.Errorf("%q is neither off nor acr", t)
+				}
+				s.server.Throttle = t == "acr"
+				return nil
+			}},
 		{name: "gcInterval", flag: "gc-interval", fallback: "1h", unit: "duration (s, m, h)",
 			doc: "How often content that nothing needs any more is collected.",
 			put: duration(func(s *settings, d time.Duration) { s.server.GCInterval = d })},
