@@ -5,7 +5,9 @@ package audit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +51,10 @@ type Log struct {
 	mu     sync.RWMutex
 	closed bool
 	failed error
+
+	// flushes give what was counted (Often).
+	often   sync.Mutex
+	flushes []func() []Record
 }
 
 type entry struct {
@@ -79,20 +85,48 @@ func New(ctx context.Context, o Options) (*Log, error) {
 	}
 	l.seq.Store(last)
 	go l.collect()
+	go l.count()
 	return l, nil
 }
 
 // Append records r in the transaction of the change that it tells of.
-func (l *Log) Append(tx *meta.Tx, r Record) error {
-	seq := l.seq.Add(1)
-	bytes, err := canonical(l.node, seq, tx.Now(), r)
-	if err != nil {
-		return err
+func (l *Log) Append(tx *meta.Tx, r Record) error { return l.append(tx, []Record{r}) }
+
+// rowsAtOnce is how many records one statement inserts.
+const rowsAtOnce = 32
+
+const insertOne = `INSERT INTO audit (node, node_seq, time_us, leaf) VALUES ($1, $2, $3, $4)`
+
+var insertMany = func() string {
+	var b strings.Builder
+	b.WriteString(insertOne)
+	for i := 1; i < rowsAtOnce; i++ {
+		fmt.Fprintf(&b, ", ($%d, $%d, $%d, $%d)", 4*i+1, 4*i+2, 4*i+3, 4*i+4)
 	}
-	if _, err := tx.Exec(`INSERT INTO audit (node, node_seq, time_us, leaf) VALUES ($1, $2, $3, $4)`, l.node, seq, meta.Micros(tx.Now()), bytes); err != nil {
-		return err
+	return b.String()
+}()
+
+func (l *Log) append(tx *meta.Tx, all []Record) error {
+	for len(all) > 0 {
+		n, query := 1, insertOne
+		if len(all) >= rowsAtOnce {
+			n, query = rowsAtOnce, insertMany
+		}
+		args := make([]any, 0, 4*n)
+		for _, r := range all[:n] {
+			seq := l.seq.Add(1)
+			bytes, err := canonical(l.node, seq, tx.Now(), r)
+			if err != nil {
+				return err
+			}
+			args = append(args, l.node, seq, meta.Micros(tx.Now()), bytes)
+			tx.OnCommit(func() { l.tell(r) })
+		}
+		if _, err := tx.Exec(query, args...); err != nil {
+			return err
+		}
+		all = all[n:]
 	}
-	tx.OnCommit(func() { l.tell(r) })
 	tx.Ring(topic)
 	return nil
 }
@@ -123,6 +157,32 @@ func (l *Log) Decide(ctx context.Context, r Record) error {
 	}
 }
 
+// Soon records r soon, after all that came before it, and returns when it waits in the queue: what happens next is on record unless the process is killed within the next commit. It
+// refuses while records can't be written.
+func (l *Log) Soon(ctx context.Context, r Record) error {
+	l.mu.RLock()
+	if l.closed || l.failed != nil {
+		defer l.mu.RUnlock()
+		return errors.Join(errClosedIf(l.closed), l.failed)
+	}
+	l.senders.Add(1)
+	l.mu.RUnlock()
+	defer l.senders.Done()
+	select {
+	case l.in <- entry{record: r}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func errClosedIf(closed bool) error {
+	if closed {
+		return errClosed
+	}
+	return nil
+}
+
 // Note records r soon and does not wait for it; Close does. What can't be recorded shows in the log and in Healthy.
 func (l *Log) Note(r Record) {
 	l.mu.RLock()
@@ -149,8 +209,34 @@ func (l *Log) Healthy() error {
 // Waiting is the number of records that wait to be written.
 func (l *Log) Waiting() int { return len(l.in) }
 
+// count records, from time to time, what was counted.
+func (l *Log) count() {
+	tick := time.NewTicker(oftenPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.done:
+			return
+		case <-tick.C:
+			l.counted()
+		}
+	}
+}
+
+func (l *Log) counted() {
+	l.often.Lock()
+	flushes := l.flushes
+	l.often.Unlock()
+	for _, flush := range flushes {
+		for _, r := range flush() {
+			l.Note(r)
+		}
+	}
+}
+
 // Close records what waits and ends the log; the caller stops asking it before.
 func (l *Log) Close() error {
+	l.counted()
 	l.mu.Lock()
 	first := !l.closed
 	l.closed = true
@@ -180,13 +266,12 @@ func (l *Log) collect() {
 				break more
 			}
 		}
+		records := make([]Record, len(batch))
+		for i, e := range batch {
+			records[i] = e.record
+		}
 		err := l.db.Write(context.Background(), func(tx *meta.Tx) error {
-			for _, e := range batch {
-				if err := l.Append(tx, e.record); err != nil {
-					return err
-				}
-			}
-			return nil
+			return l.append(tx, records)
 		})
 		l.answer(batch, err)
 	}

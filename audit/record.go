@@ -61,18 +61,20 @@ type Record struct {
 	// Decision is the id that a decision's later Completed or Aborted record names too.
 	Decision string `json:"decision,omitempty"`
 	// Rule is what refused, in the words of the policy; Reason is the text that the client got.
-	Rule        string          `json:"rule,omitempty"`
-	Reason      string          `json:"reason,omitempty"`
-	Resource    string          `json:"resource,omitempty"`
-	Registry    string          `json:"registry,omitempty"`
-	LoginServer string          `json:"loginServer,omitempty"`
-	Epoch       int64           `json:"epoch,omitempty"`
-	Route       string          `json:"route,omitempty"`
-	Repository  string          `json:"repository,omitempty"`
-	Reference   string          `json:"reference,omitempty"`
-	Digest      string          `json:"digest,omitempty"`
-	MediaType   string          `json:"mediaType,omitempty"`
-	Bytes       int64           `json:"bytes,omitempty"`
+	Rule        string `json:"rule,omitempty"`
+	Reason      string `json:"reason,omitempty"`
+	Resource    string `json:"resource,omitempty"`
+	Registry    string `json:"registry,omitempty"`
+	LoginServer string `json:"loginServer,omitempty"`
+	Epoch       int64  `json:"epoch,omitempty"`
+	Route       string `json:"route,omitempty"`
+	Repository  string `json:"repository,omitempty"`
+	Reference   string `json:"reference,omitempty"`
+	Digest      string `json:"digest,omitempty"`
+	MediaType   string `json:"mediaType,omitempty"`
+	Bytes       int64  `json:"bytes,omitempty"`
+	// Count is how many times the same happened that this one record tells of; 0 is once.
+	Count       int64           `json:"count,omitempty"`
 	Caller      Caller          `json:"caller"`
 	Source      Source          `json:"source"`
 	Correlation string          `json:"correlation,omitempty"`

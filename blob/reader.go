@@ -3,7 +3,6 @@
 package blob
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +48,14 @@ func (r *Reader) WriteTo(ctx context.Context, w io.Writer, off, n int64) (int64,
 		if err := r.flow.Begin(ctx); err != nil {
 			return sent, err
 		}
-		done, err := hand(w, r.part(from, off+sent, size), size)
+		var done int64
+		var err error
+		if r.object == nil {
+			done, err = give(w, r.content[off+sent:off+sent+size])
+		} else {
+			// A LimitedReader over the bare file is the shape in which the kernel's copy is reachable.
+			done, err = hand(w, &io.LimitedReader{R: from, N: size}, size)
+		}
 		r.flow.End(done)
 		sent += done
 		if err != nil {
@@ -59,13 +65,13 @@ func (r *Reader) WriteTo(ctx context.Context, w io.Writer, off, n int64) (int64,
 	return sent, nil
 }
 
-// part is the window of n bytes at off; from stands there, unless the content is in memory.
-func (r *Reader) part(from io.Reader, off, n int64) io.Reader {
-	if r.object == nil {
-		return bytes.NewReader(r.content[off : off+n])
+// give passes on a window that is in memory. Where w gathers what is written it is flushed, so that header and content leave together and nothing of the window is left behind with it.
+func give(w io.Writer, part []byte) (int64, error) {
+	n, err := w.Write(part)
+	if f, ok := w.(interface{ Flush() }); ok && err == nil {
+		f.Flush()
 	}
-	// A LimitedReader over the bare file is the shape in which the kernel's copy is reachable.
-	return &io.LimitedReader{R: from, N: n}
+	return int64(n), err
 }
 
 // hand passes one window of n bytes on.

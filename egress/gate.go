@@ -42,6 +42,9 @@ type Options struct {
 	Log *slog.Logger
 	// Marks is the file of the policies' high-water marks; "" keeps none (and then nothing tells an older copy of the database).
 	Marks string
+	// Soon: the pull of a registry whose exports are enabled is let go when its record waits to be written, instead of when it is durable. A registry with exports disabled is never
+	// served so.
+	Soon bool
 	// Live reports whether this node may decide at all (its lease); nil is always. While it may not, everything is refused.
 	Live func() bool
 }
@@ -79,6 +82,9 @@ type Gate struct {
 	log   *slog.Logger
 	live  func() bool
 	marks *marks
+	soon  bool
+	// often counts what is said again and again on one connection.
+	often *audit.Often[said]
 	// shared holds decisions that are on record, so that the ranges of one blob on one connection need one record.
 	shared *lru.Cache[shareKey, string]
 
@@ -119,7 +125,8 @@ func New(o Options) (*Gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Gate{db: o.DB, audit: o.Audit, clock: o.Clock, log: o.Log, live: o.Live, marks: marks, shared: shared, wards: map[string]*ward{}}, nil
+	return &Gate{db: o.DB, audit: o.Audit, clock: o.Clock, log: o.Log, live: o.Live, marks: marks, soon: o.Soon, often: audit.NewOften[said](o.Audit), shared: shared,
+		wards: map[string]*ward{}}, nil
 }
 
 // Decision is a wish that the gate has found allowed, not yet on record. Only Release makes a Grant of it.
@@ -175,7 +182,11 @@ func (g *Gate) Release(ctx context.Context, d Decision) (Grant, error) {
 		id = newID()
 		r := g.record(d.row, d.ask, audit.Allowed, nil)
 		r.Decision = id
-		if err := g.audit.Decide(ctx, r); err != nil {
+		record := g.audit.Decide
+		if g.soon && d.row.Exports && d.ask.Route == Pull {
+			record = g.audit.Soon
+		}
+		if err := record(ctx, r); err != nil {
 			return Grant{}, fault.New(fault.Unavailable, "The release could not be recorded, so it is refused.").Because(err)
 		}
 		if shareable {
@@ -196,11 +207,28 @@ func (g *Gate) Record(tx *meta.Tx, d Decision) error {
 	return g.audit.Append(tx, r)
 }
 
-// Look records a request that releases no content (HEAD, lists): recorded soon, not waited for.
+// Look records a request that releases no content (HEAD, lists): recorded soon, not waited for. The same on one connection within ten seconds is one record that says how often.
 func (g *Gate) Look(d Decision) {
 	if d.valid {
-		g.audit.Note(g.record(d.row, d.ask, audit.Allowed, nil))
+		r := g.record(d.row, d.ask, audit.Allowed, nil)
+		r.Bytes = 0 // none of the content's
+		g.again(d.row, d.ask, r)
 	}
+}
+
+// said is what makes two records of one connection the same.
+type said struct {
+	shareKey
+	reference, decision string
+	outcome             audit.Outcome
+}
+
+func (g *Gate) again(row meta.RegistryRow, a Ask, r audit.Record) {
+	if a.Peer == nil {
+		g.audit.Note(r)
+		return
+	}
+	g.often.Note(said{shareKey{a.Registry, string(a.Repository), string(a.Digest), a.Caller.ID, a.Caller.Credential, a.Peer.ID, row.Epoch}, a.Reference, r.Decision, r.Outcome}, r)
 }
 
 // End records how much of a batch really left, and whether that was all.

@@ -42,8 +42,8 @@ type world struct {
 }
 
 func each(t *testing.T, fn func(t *testing.T, w *world)) {
-	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		w := &world{t: t, db: open()}
+	metatest.EachAlone(t, func(t *testing.T, db *meta.DB) {
+		w := &world{t: t, db: db}
 		var err error
 		if w.log, err = audit.New(context.Background(), audit.Options{DB: w.db, Node: "n"}); err != nil {
 			t.Fatal(err)

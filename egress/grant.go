@@ -159,6 +159,10 @@ func (f *Flow) Close(complete bool) {
 	}
 	r := f.g.gate.record(f.g.row, f.g.ask, outcome, refused)
 	r.Decision, r.Bytes = f.g.decision, f.sent.Load()
+	if outcome == audit.Completed && f.g.ask.Route == Pull {
+		f.g.gate.again(f.g.row, f.g.ask, r)
+		return
+	}
 	f.g.gate.audit.Note(r)
 }
 

@@ -80,6 +80,8 @@ const (
 	PaginationInvalid
 	Unsupported
 	StorageFull
+	// QuotaExceeded: a registry would hold more than its quota.
+	QuotaExceeded
 )
 
 type row struct {
@@ -164,6 +166,7 @@ var table = map[Kind]row{
 	PaginationInvalid:   {400, "BadRequest", "PAGINATION_NUMBER_INVALID"},
 	Unsupported:         {405, "MethodNotAllowed", "UNSUPPORTED"},
 	StorageFull:         {507, "InsufficientStorage", "DENIED"},
+	QuotaExceeded:       {403, "QuotaExceeded", "DENIED"},
 }
 
 func (k Kind) row() row {

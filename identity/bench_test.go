@@ -33,7 +33,7 @@ type bench struct {
 
 func each(t *testing.T, fn func(t *testing.T, b *bench)) {
 	t.Helper()
-	metatest.Each(t, func(t *testing.T, open func() *meta.DB) { fn(t, newBench(t, open())) })
+	metatest.EachAlone(t, func(t *testing.T, db *meta.DB) { fn(t, newBench(t, db)) })
 }
 
 func newBench(t *testing.T, db *meta.DB) *bench {

@@ -33,6 +33,7 @@ var notCopied = []string{"goose_db_version", "nodes", "uploads"}
 // instant. It returns the schema's version.
 func (db *DB) Snapshot(ctx context.Context, before func(tx *Tx) error, head func(t Table) error, row func(values []any) error, also func(tx *Tx) error) (schema int64, err error) {
 	err = db.Read(ctx, func(tx *Tx) error {
+		tx.mind = nil // all is read once
 		if err := before(tx); err != nil {
 			return err
 		}
@@ -143,7 +144,7 @@ func (tx *Tx) table(name string) (Table, error) {
 		return t, err
 	}
 	defer rows.Close()
-	types, err := rows.ColumnTypes()
+	types, err := rows.rows.ColumnTypes()
 	if err != nil {
 		return t, err
 	}

@@ -40,6 +40,9 @@ type Options struct {
 	// Watch hears of each Read ("read") and Write ("write"): how long it took, and whether it failed; nil: nobody listens. It returns at once.
 	Watch func(op string, took time.Duration, failed bool)
 
+	// Alone says that no other process, and no other DB, writes this database while it is open: then what was read is remembered until it is written. PostgreSQL is never alone.
+	Alone bool
+
 	schema int64 // the version to migrate to; 0 is the newest
 }
 
@@ -59,6 +62,7 @@ type DB struct {
 	// SQLite's own: readers is a stock of connections, group the one writer.
 	readers chan *conn
 	group   *group
+	memory  *memory
 }
 
 // Open connects and migrates. The caller closes the DB.
@@ -85,10 +89,25 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if err == nil {
 		err = db.migrate(ctx, o.schema)
 	}
+	if err == nil && o.Alone && !db.postgres {
+		err = db.remember(ctx)
+	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
+}
+
+// remember begins to remember what is read.
+func (db *DB) remember(ctx context.Context) error {
+	return db.Read(ctx, func(tx *Tx) error {
+		var tables []string
+		err := tx.strings(`SELECT name FROM sqlite_master WHERE type = 'table'`, &tables)
+		if err == nil {
+			db.memory, err = newMemory(tables)
+		}
+		return err
+	})
 }
 
 // ShownURL is a database's URL as it may be shown: without user, password and options.
@@ -137,7 +156,7 @@ func (db *DB) Ping(ctx context.Context) error {
 	})
 }
 
-// Read runs fn in a read-only transaction that sees one instant.
+// Read runs fn in a read-only transaction that sees one instant. fn may run twice, so it sets outside state and does not add to it.
 func (db *DB) Read(ctx context.Context, fn func(tx *Tx) error) error {
 	if db.postgres {
 		return db.watched("read", fn, func(fn func(tx *Tx) error) error { return db.readPostgres(ctx, fn) })

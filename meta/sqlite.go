@@ -151,23 +151,64 @@ func mark(ctx context.Context, path string) (err error) {
 }
 
 func (db *DB) readSQLite(ctx context.Context, fn func(tx *Tx) error) error {
+	tx := &Tx{ctx: ctx, db: db, now: db.now(), readOnly: true}
+	if db.memory != nil {
+		tx.mind = &session{m: db.memory}
+	}
+	err := tx.read(fn)
+	if tx.moved || tx.mind != nil && tx.sq == nil && !tx.mind.holds() {
+		return (&Tx{ctx: ctx, db: db, now: db.now(), readOnly: true}).read(fn)
+	}
+	return err
+}
+
+// read runs fn in a read transaction, which begins with the first statement that isn't answered from memory.
+func (tx *Tx) read(fn func(tx *Tx) error) error {
+	err := guard(func() error { return fn(tx) })
+	if tx.sq == nil {
+		return err
+	}
+	err = errors.Join(err, tx.sq.run(`ROLLBACK`))
+	tx.db.readers <- tx.sq
+	return err
+}
+
+// open begins a read transaction, if it has not begun.
+func (tx *Tx) open() error {
+	if tx.sq != nil {
+		return nil
+	}
 	var c *conn
 	var ok bool
 	select {
-	case c, ok = <-db.readers:
+	case c, ok = <-tx.db.readers:
 		if !ok {
 			return errClosed
 		}
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-tx.ctx.Done():
+		return tx.ctx.Err()
 	}
-	defer func() { db.readers <- c }()
 	if err := c.run(`BEGIN`); err != nil {
+		tx.db.readers <- c
 		return err
 	}
-	tx := &Tx{ctx: ctx, db: db, sq: c, now: db.now(), readOnly: true}
-	err := guard(func() error { return fn(tx) })
-	return errors.Join(err, c.run(`ROLLBACK`))
+	tx.sq = c
+	if tx.mind == nil {
+		return nil
+	}
+	tx.mind.note()
+	if len(tx.mind.used) == 0 {
+		return nil
+	}
+	// The first statement takes the snapshot; what was served before must be of it.
+	if err := c.run(`SELECT 1 FROM goose_db_version LIMIT 1`); err != nil {
+		return err
+	}
+	if !tx.mind.holds() {
+		tx.moved = true
+		return errMoved
+	}
+	return nil
 }
 
 // group is the one writer. It takes what waits, runs each closure in a savepoint of its own, commits once, and then answers all.
@@ -271,7 +312,9 @@ func (g *group) commit(batch []*wish) {
 		}
 	}
 	if broken == nil {
+		g.turn(kept)
 		broken = g.conn.run(`COMMIT`)
+		g.turn(kept)
 	}
 	if broken != nil {
 		// The transaction may be gone already (a full disk ends it): then there is nothing to roll back.
@@ -283,6 +326,18 @@ func (g *group) commit(batch []*wish) {
 		}
 		w.err <- broken
 	}
+}
+
+// turn tells the memory that what the writes have written is being committed, and then that it is no longer.
+func (g *group) turn(kept []*wish) {
+	if g.db.memory == nil {
+		return
+	}
+	var wrote tableSet
+	for _, w := range kept {
+		wrote = wrote.or(w.tx.wrote)
+	}
+	g.db.memory.turn(wrote)
 }
 
 // one runs a closure in a savepoint. lost says that the whole transaction can't go on.

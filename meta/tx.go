@@ -3,8 +3,10 @@
 package meta
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 )
 
@@ -17,16 +19,11 @@ type Tx struct {
 	now      time.Time
 	readOnly bool
 	onCommit []func()
+	// wrote are the tables that the transaction may have written; mind is its part of the memory, nil where it has none.
+	wrote tableSet
+	mind  *session
+	moved bool // what it was told from memory was not of its snapshot
 }
-
-// Row is the answer of a query of one row.
-type Row struct {
-	row *sql.Row
-	err error
-}
-
-// Rows is the answer of a query; close it.
-type Rows = sql.Rows
 
 // Now is the transaction's instant, UTC, in whole microseconds.
 func (tx *Tx) Now() time.Time { return tx.now }
@@ -48,7 +45,7 @@ func (tx *Tx) Exec(query string, args ...any) (int64, error) {
 		r, err = tx.pg.ExecContext(tx.ctx, query, args...)
 	} else {
 		var s *sql.Stmt
-		if s, err = tx.sq.statement(tx.ctx, query); err != nil {
+		if s, err = tx.statement(query); err != nil {
 			return 0, err
 		}
 		r, err = s.ExecContext(tx.ctx, args...)
@@ -59,36 +56,67 @@ func (tx *Tx) Exec(query string, args ...any) (int64, error) {
 	return r.RowsAffected()
 }
 
+// statement prepares a statement on the transaction's SQLite connection and notes what it may write.
+func (tx *Tx) statement(query string) (*sql.Stmt, error) {
+	if m := tx.db.memory; m != nil && !tx.readOnly {
+		if t := m.text(query); t.writes {
+			tx.wrote = tx.wrote.or(t.tables)
+		}
+	}
+	if err := tx.open(); err != nil {
+		return nil, err
+	}
+	return tx.sq.statement(tx.ctx, query)
+}
+
 // Row runs a query of one row.
 func (tx *Tx) Row(query string, args ...any) *Row {
+	if tx.mind != nil {
+		rows, err := tx.Query(query, args...)
+		return &Row{rows: rows, err: err}
+	}
 	if tx.pg != nil {
 		return &Row{row: tx.pg.QueryRowContext(tx.ctx, query, args...)}
 	}
-	s, err := tx.sq.statement(tx.ctx, query)
+	s, err := tx.statement(query)
 	if err != nil {
 		return &Row{err: err}
 	}
 	return &Row{row: s.QueryRowContext(tx.ctx, args...)}
 }
 
-// Scan reads the row's columns; ErrNotFound when there is none.
-func (r *Row) Scan(into ...any) error {
-	if r.err != nil {
-		return r.err
-	}
-	return r.row.Scan(into...)
-}
-
 // Query runs a query of many rows.
 func (tx *Tx) Query(query string, args ...any) (*Rows, error) {
 	if tx.pg != nil {
-		return tx.pg.QueryContext(tx.ctx, query, args...)
+		rows, err := tx.pg.QueryContext(tx.ctx, query, args...)
+		return &Rows{rows: rows}, err
 	}
-	s, err := tx.sq.statement(tx.ctx, query)
+	var t *text
+	var room [256]byte
+	var key []byte
+	if tx.mind != nil {
+		var ok bool
+		if key, ok = appendArgs(room[:0], args); ok {
+			if t = tx.mind.m.text(query); len(t.bits) == 0 {
+				t = nil // it tells of no table: of the database itself, say
+			} else if a := tx.mind.recall(t, key); a != nil {
+				return &Rows{rest: a.rows}, nil
+			}
+		}
+	}
+	s, err := tx.statement(query)
 	if err != nil {
 		return nil, err
 	}
-	return s.QueryContext(tx.ctx, args...)
+	rows, err := s.QueryContext(tx.ctx, args...)
+	if err != nil || t == nil {
+		return &Rows{rows: rows}, err
+	}
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, errors.Join(err, rows.Close())
+	}
+	return &Rows{rows: rows, keep: &keeping{session: tx.mind, text: t, args: bytes.Clone(key), columns: len(columns)}}, nil
 }
 
 // Lock reads one row as Row does and, on PostgreSQL, keeps others from changing it until the transaction ends. On SQLite the writer is alone

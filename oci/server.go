@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/fault"
@@ -33,6 +34,10 @@ type Options struct {
 	// Locate tells which registry a request is for (its name, in any casing) and which connection it came on. It must not believe a header
 	// about the connection.
 	Locate func(r *http.Request) (registry string, peer *network.Peer)
+	// Throttle bounds requests by the rates that Azure Container Registry documents.
+	Throttle bool
+	// Clock is the time of those rates; nil is time.Now.
+	Clock func() time.Time
 	// Random makes request ids; nil is the system's.
 	Random io.Reader
 	// Log gets the causes of 5xx; nil discards.
@@ -41,7 +46,8 @@ type Options struct {
 
 // Server answers the requests of every registry of an installation. It is safe for concurrent use.
 type Server struct {
-	o Options
+	o        Options
+	throttle *throttle // nil: unbounded
 }
 
 // New makes a server.
@@ -55,7 +61,14 @@ func New(o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{o: o}, nil
+	s := &Server{o: o}
+	if o.Throttle {
+		if o.Clock == nil {
+			o.Clock = time.Now
+		}
+		s.throttle = newThrottle(o.Clock)
+	}
+	return s, nil
 }
 
 // exchange is one request and its answer.
@@ -168,6 +181,7 @@ func (x *exchange) serve() error {
 	row, allowed := x.find()
 	var denied error
 	err := x.s.o.DB.Read(x.r.Context(), func(tx *meta.Tx) error {
+		denied, x.refusal, x.lacks = nil, nil, ""
 		var err error
 		if x.call.Registry, err = tx.RegistryByName(registry); errors.Is(err, meta.ErrNotFound) {
 			return fault.New(fault.NameUnknown, "There is no registry '%s' here.", clip(strings.ToLower(registry))).Because(err)
@@ -202,6 +216,11 @@ func (x *exchange) serve() error {
 		return malformed
 	case !allowed:
 		return x.notAllowed()
+	}
+	if x.s.throttle != nil {
+		if err := x.s.throttle.take(x.call.Registry, x.call.Caller.ID, row.class()); err != nil {
+			return err
+		}
 	}
 	return row.handle(x)
 }

@@ -52,7 +52,7 @@ type world struct {
 
 // each runs a test in a world on each kind of database.
 func each(t *testing.T, fn func(t *testing.T, w *world)) {
-	metatest.Each(t, func(t *testing.T, open func() *meta.DB) { fn(t, newWorld(t, open())) })
+	metatest.EachAlone(t, func(t *testing.T, db *meta.DB) { fn(t, newWorld(t, db)) })
 }
 
 func must[T any](t testing.TB) func(v T, err error) T {

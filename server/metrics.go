@@ -92,7 +92,7 @@ func (m *metrics) request(door, side, method string, status int, received, sent 
 func (m *metrics) record(r audit.Record) {
 	m.records.WithLabelValues(string(r.Kind)).Inc()
 	if r.Route != "" {
-		m.decisions.WithLabelValues(r.Route, string(r.Outcome)).Inc()
+		m.decisions.WithLabelValues(r.Route, string(r.Outcome)).Add(float64(max(r.Count, 1)))
 	}
 }
 

@@ -49,6 +49,11 @@ type Options struct {
 	MaxConnections, MaxRequests int
 	// StallTimeout ends an exchange in which nothing moves for so long (0: 1 min).
 	StallTimeout time.Duration
+	// AuditSoon lets the pull of a registry whose exports are enabled go when its record waits to be written, instead of when it is durable.
+	AuditSoon bool
+	// RegistryQuota is how many bytes each registry may hold; 0 is no bound. Throttle answers 429 to what exceeds the rates that the service documents for a registry's SKU.
+	RegistryQuota int64
+	Throttle      bool
 	// GCInterval is how often unused content is collected (0: 1 h), GCGrace how long it stays before (0: 24 h).
 	GCInterval, GCGrace time.Duration
 	// MinFreeDisk is how many bytes must be free on the disk of Data for the server to be ready (0: 256 MiB).

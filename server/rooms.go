@@ -118,7 +118,7 @@ func (s *Server) openRooms(ctx context.Context) error {
 // openProtocols makes what answers: the registry behind its protocol, the resource manager and the authority.
 func (s *Server) openProtocols(ctx context.Context) error {
 	r := s.rooms
-	gate, err := egress.New(egress.Options{DB: s.db, Audit: r.audit, Clock: s.o.Clock, Log: s.log, Live: r.lease.Valid, Marks: s.dir.file("policy-epochs.json")})
+	gate, err := egress.New(egress.Options{DB: s.db, Audit: r.audit, Clock: s.o.Clock, Log: s.log, Soon: s.o.AuditSoon, Live: r.lease.Valid, Marks: s.dir.file("policy-epochs.json")})
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	registries, err := registry.New(registry.Options{DB: s.db, Blobs: blobs, Gate: gate, Audit: r.audit, Identity: r.identity, Upstream: outside, Keyring: s.ring, Log: s.log})
+	registries, err := registry.New(registry.Options{DB: s.db, Blobs: blobs, Gate: gate, Audit: r.audit, Identity: r.identity, Upstream: outside, Keyring: s.ring, Log: s.log, Quota: s.o.RegistryQuota})
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 		return err
 	}
 	hooks.Handle(r.jobs)
-	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Log: s.log}); err != nil {
+	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Log: s.log, Throttle: s.o.Throttle, Clock: s.o.Clock}); err != nil {
 		return err
 	}
 	source := func(req *http.Request) (address, zone string) {

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -216,12 +217,15 @@ func (s *Server) openDatabase(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	alone := false
 	if path, file := strings.CutPrefix(s.o.Database, "sqlite:"); file {
 		if err := stray(path); err != nil {
 			return err
 		}
+		alone = filepath.Dir(path) == filepath.Clean(s.o.Data) // whose lock this process holds
 	}
-	s.db, err = meta.Open(ctx, meta.Options{URL: s.o.Database, Clock: s.o.Clock, Log: s.log, Dial: d.Func(dial.PostgreSQL), Watch: s.metrics.transaction})
+	s.db, err = meta.Open(ctx, meta.Options{URL: s.o.Database, Clock: s.o.Clock, Log: s.log, Dial: d.Func(dial.PostgreSQL), Watch: s.metrics.transaction,
+		Alone: alone})
 	if err != nil {
 		return err
 	}

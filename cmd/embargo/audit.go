@@ -212,7 +212,11 @@ func auditLine(row map[string]any) []string {
 	if provider, rest, ok := strings.Cut(action, "/"); ok && strings.Contains(provider, ".") {
 		action = rest
 	}
-	return []string{at, get("outcome"), get("route"), action, what, caller, from, get("reason")}
+	reason := get("reason")
+	if n := get("count"); n != "" {
+		reason = strings.TrimSpace(n + " times " + reason)
+	}
+	return []string{at, get("outcome"), get("route"), action, what, caller, from, reason}
 }
 
 // shortID is an ARM id without its subscription and without this provider's name: myGroup/registries/myregistry.

@@ -180,6 +180,35 @@ func keys() []key {
 		{name: "maxRequests", flag: "max-requests", fallback: "4096", unit: "number",
 			doc: "How many requests are answered at a time, over all listeners. Further ones get 429 with Retry-After.",
 			put: number(func(s *settings, n int64) { s.server.MaxRequests = int(n) })},
+		{name: "auditMode", flag: "audit-mode", fallback: "strict", unit: "strict or available",
+			doc: "When a pull's record must be written. `strict`: it is durable before the first byte leaves. `available`: it is in the queue of the next commit, so a crash within milliseconds can lose it; registries with exports disabled stay strict, and nothing is let go while records can't be written.",
+			put: func(s *settings, v any) error {
+				mode := fmt.Sprint(v)
+				if mode != "strict" && mode != "available" {
+					return fmt.Errorf("%q is neither strict nor available", mode)
+				}
+				s.server.AuditSoon = mode == "available"
+				return nil
+			}},
+		{name: "registryQuota", flag: "registry-quota", fallback: "unlimited", unit: "MiB, or unlimited",
+			doc: "How much each registry may hold, its content counted once. A push or an import beyond it is refused (403 DENIED).",
+			put: func(s *settings, v any) error {
+				s.server.RegistryQuota = 0
+				if v == "unlimited" {
+					return nil
+				}
+				return number(func(s *settings, n int64) { s.server.RegistryQuota = n << 20 })(s, v)
+			}},
+		{name: "throttle", flag: "throttle", fallback: "off", unit: "off or acr",
+			doc: "`acr` answers 429 with Retry-After to data-plane requests beyond the rates that Azure Container Registry documents for the registry's SKU, per registry and per identity.",
+			put: func(s *settings, v any) error {
+				t := fmt.Sprint(v)
+				if t != "off" && t != "acr" {
+					return fmt.Errorf("%q is neither off nor acr", t)
+				}
+				s.server.Throttle = t == "acr"
+				return nil
+			}},
 		{name: "gcInterval", flag: "gc-interval", fallback: "1h", unit: "duration (s, m, h)",
 			doc: "How often content that nothing needs any more is collected.",
 			put: duration(func(s *settings, d time.Duration) { s.server.GCInterval = d })},

@@ -116,6 +116,7 @@ func TestConfigurationRefuses(t *testing.T) {
 		{file: ":\n:", want: "embargo.yaml"},
 		{env: map[string]string{"EMBARGO_LOG_LEVEL": "loud"}, want: "EMBARGO_LOG_LEVEL"},
 		{args: []string{"--log-format=xml"}, want: "--log-format"},
+		{file: "auditMode: sometimes\n", want: `:1: auditMode: "sometimes" is neither strict nor available`},
 		{args: []string{"--drain-timeout=-1s"}, want: "not a positive duration"},
 		{file: "upstreams: {registries: [{host: docker.io, inseide: true}]}\n", want: `there is no "inseide" here`},
 		{file: "webhooks: {destinations: [a.example], rots: x}\n", want: `there is no "rots" here`},

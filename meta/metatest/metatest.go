@@ -46,10 +46,25 @@ func Each(t *testing.T, fn func(t *testing.T, open func() *meta.DB)) {
 	}
 }
 
+// EachAlone runs a subtest on each kind of database with its one handle, which has the memory of a process that is alone.
+func EachAlone(t *testing.T, fn func(t *testing.T, db *meta.DB)) {
+	t.Helper()
+	for _, kind := range Kinds {
+		t.Run(kind, func(t *testing.T) { fn(t, open(t, meta.Options{URL: URL(t, kind), Alone: true})) })
+	}
+}
+
 // Open opens the database at url and closes it when the test ends.
 func Open(t testing.TB, url string) *meta.DB {
 	t.Helper()
-	db, err := meta.Open(context.Background(), meta.Options{URL: url, Dial: Dial})
+	return open(t, meta.Options{URL: url})
+}
+
+func open(t testing.TB, o meta.Options) *meta.DB {
+	t.Helper()
+	url := o.URL
+	o.Dial = Dial
+	db, err := meta.Open(context.Background(), o)
 	if err != nil {
 		t.Fatalf("opening %s: %v", url, err)
 	}

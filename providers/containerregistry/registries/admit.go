@@ -54,7 +54,32 @@ func admit(w arm.World, c arm.Change[document]) []*fault.Fault {
 		faults = append(faults, fault.New(fault.BadRequest, "The registry '%s' can't have the retention policy and the soft delete policy enabled together: disable one of them.", c.ID.Name()).
 			At("properties.policies.softDeletePolicy.status"))
 	}
+	faults = append(faults, admitReplicas(w, c)...)
 	return append(faults, admitRules(p.NetworkRuleSet)...)
+}
+
+// Replications is the type of a registry's further regions.
+const Replications = "Microsoft.ContainerRegistry/registries/replications"
+
+// admitReplicas: further regions need Premium, and no soft delete.
+func admitReplicas(w arm.World, c arm.Change[document]) []*fault.Fault {
+	lacks := c.Want.SKU.Name != premium
+	soft := c.Want.Properties.Policies.SoftDelete.Status == enabled
+	if !lacks && !soft {
+		return nil
+	}
+	var names []string
+	for _, r := range w.Children(c.ID, Replications) {
+		names = append(names, r.ID.Name())
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	what, at := "the SKU "+c.Want.SKU.Name, "sku.name"
+	if soft {
+		what, at = "the soft delete policy enabled", "properties.policies.softDeletePolicy.status"
+	}
+	return []*fault.Fault{fault.New(fault.BadRequest, "The registry '%s' can't have %s while it has replications (%s). Delete them first.", c.ID.Name(), what, strings.Join(names, ", ")).At(at)}
 }
 
 // admitDisabled holds what must be so while exports are disabled: Premium, no public access, and, when they become so, no export pipeline.
