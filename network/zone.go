@@ -68,6 +68,8 @@ type Peer struct {
 
 	door *Door
 	link *link
+	via  netip.AddrPort // the load balancer's address where Addr is from its PROXY header
+	by   string         // the private link that the header names
 }
 
 // link is what can be done to a peer's connection.

@@ -90,6 +90,8 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 	switch {
 	case target.Role == network.Foreign:
 		refuse(w, target.Role, fault.New(fault.MisdirectedRequest, "Nothing is served here under the host '%s'.", clip(r.Host)))
+	case target.Private:
+		refuse(w, target.Role, fault.New(fault.MisdirectedRequest, "The host '%s' is a name of private link, which is served inside its virtual network alone.", clip(r.Host)))
 	case !agree:
 		refuse(w, target.Role, fault.New(fault.MisdirectedRequest,
 			"The request names the host '%s', but the TLS connection was made to '%s'. Make a connection for this host.", clip(r.Host), clip(sni)))

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -80,7 +81,9 @@ func (s *Server) doorOptions(w wanted, l network.Limits) network.DoorOptions {
 	case w.tls:
 		o.TLS = late(func() *tls.Config { return s.certificates.Load().public }, "h2", "http/1.1")
 	}
-	o.Refused = func(_, reason string) { s.metrics.refused.WithLabelValues(label(o.Zone), reason).Inc() }
+	o.Refused = func(_ network.Zone, _ netip.AddrPort, reason string) {
+		s.metrics.refused.WithLabelValues(label(o.Zone), reason).Inc()
+	}
 	if w.is(doorAdmin) {
 		o.RequestTimeout = 30 * time.Second
 	}
