@@ -78,6 +78,8 @@ type Record struct {
 	Correlation string          `json:"correlation,omitempty"`
 	Before      json.RawMessage `json:"before,omitempty"`
 	After       json.RawMessage `json:"after,omitempty"`
+	// Count is how often it happened, where refusals are counted (Tally).
+	Count int64 `json:"count,omitempty"`
 }
 
 // leaf is the canonical form, version 1: one JSON object without white space or HTML escapes, members in this order.
