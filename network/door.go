@@ -27,6 +27,8 @@ type Doors struct {
 	mu   sync.Mutex
 	next uint64
 	live map[string]*Peer
+
+	trusted atomic.Pointer[[]netip.Prefix]
 }
 
 // NewDoors makes an empty set. random (nil: the system's) makes connection ids unique among nodes and restarts.
@@ -45,11 +47,12 @@ func NewDoors(random io.Reader) (*Doors, error) {
 // which enters nothing; the answer is never nil.
 func (ds *Doors) Peer(r *http.Request) *Peer {
 	ds.mu.Lock()
-	defer ds.mu.Unlock()
-	if p := ds.live[r.RemoteAddr]; p != nil {
-		return p
+	p := ds.live[r.RemoteAddr]
+	ds.mu.Unlock()
+	if p == nil {
+		return &Peer{}
 	}
-	return &Peer{}
+	return ds.forwarded(p, r)
 }
 
 // DoorOptions describe one listener.

@@ -78,6 +78,8 @@ type link struct {
 	once  sync.Once
 	gone  chan struct{}
 	end   sync.Once
+
+	callers callers
 }
 
 // Reset closes the connection beneath TLS with SO_LINGER 0: bytes that the kernel has not sent are discarded and the

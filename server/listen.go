@@ -139,6 +139,7 @@ func (s *Server) bind(ctx context.Context) error {
 	if s.doors, err = network.NewDoors(nil); err != nil {
 		return err
 	}
+	s.doors.Trust(s.o.TrustedProxies)
 	all, limits := s.o.wanted()
 	for i, w := range all {
 		l, err := s.listen(ctx, w, limits[i])

@@ -90,6 +90,7 @@ func (s *Server) reload(ctx context.Context, o Options, certs *certificates) err
 	// From here on nothing can be refused.
 	s.certificates.Store(certs)
 	s.limits.set(o)
+	s.doors.Trust(o.TrustedProxies)
 	s.o, s.listeners = o, next
 	for _, l := range gone {
 		if l.want.registry != "" || l.want.network != "" {
