@@ -39,6 +39,12 @@ type Options struct {
 	Certificates []network.CertificateFile
 	// PrivateListeners are the doors inside the perimeter.
 	PrivateListeners []PrivateListener
+	// VirtualNetworks says how private endpoints are doors; a network that is not listed has none here.
+	VirtualNetworks []VirtualNetwork
+	// DNS answers for the names of registries.
+	DNS DNS
+	// TrustedProxies are the reverse proxies whose X-Forwarded-For says who the caller is, on public doors; none: nobody's.
+	TrustedProxies []netip.Prefix
 	// Locations that resources may have; none: Azure's public regions.
 	Locations []string
 	// InstallationKey is the file of the key that seals secrets; "": installation.key in Data.
@@ -239,6 +245,12 @@ func (o *Options) complete() error {
 		return err
 	}
 	if err := o.Storage.check(); err != nil {
+		return err
+	}
+	if err := o.completeNetworks(); err != nil {
+		return err
+	}
+	if err := o.completeDNS(); err != nil {
 		return err
 	}
 	hosts, err := o.hosts()

@@ -100,6 +100,15 @@ func (s *Server) openRooms(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, r.audit.Close)
+	tally := audit.NewTally(r.audit.Note, s.o.Clock)
+	s.tally.Store(tally)
+	counting, stop := context.WithCancel(context.Background())
+	counted := make(chan struct{})
+	go func() {
+		defer close(counted)
+		tally.Run(counting)
+	}()
+	s.closers = append(s.closers, func() error { stop(); <-counted; return nil })
 	if r.jobs, err = job.New(job.Options{DB: s.db, Node: node, Workers: jobWorkers, Log: s.log, Count: s.metrics.job}); err != nil {
 		return err
 	}
@@ -142,7 +151,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 		return err
 	}
 	hooks.Handle(r.jobs)
-	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Log: s.log, Throttle: s.o.Throttle, Clock: s.o.Clock}); err != nil {
+	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Refused: s.refusedRequest, Log: s.log, Throttle: s.o.Throttle, Clock: s.o.Clock}); err != nil {
 		return err
 	}
 	source := func(req *http.Request) (address, zone string) {
