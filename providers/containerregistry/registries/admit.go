@@ -9,6 +9,7 @@ import (
 
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/providers/containerregistry/connections"
 )
 
 const (
@@ -53,6 +54,14 @@ func admit(w arm.World, c arm.Change[document]) []*fault.Fault {
 	if p.Policies.Retention.Status == enabled && p.Policies.SoftDelete.Status == enabled {
 		faults = append(faults, fault.New(fault.BadRequest, "The registry '%s' can't have the retention policy and the soft delete policy enabled together: disable one of them.", c.ID.Name()).
 			At("properties.policies.softDeletePolicy.status"))
+	}
+	if links := w.Children(c.ID, connections.TypeName); len(links) > 0 && c.Want.SKU.Name != premium {
+		var ids []string
+		for _, it := range links {
+			ids = append(ids, it.ID.String())
+		}
+		faults = append(faults, fault.New(fault.BadRequest, "The registry '%s' can't have the SKU %s while it has private endpoint connections, which need Premium. Delete their private endpoints, or the connections, first: az network private-endpoint-connection delete --id %s",
+			c.ID.Name(), c.Want.SKU.Name, strings.Join(ids, " ")).At("sku.name"))
 	}
 	return append(faults, admitRules(p.NetworkRuleSet)...)
 }
