@@ -106,6 +106,11 @@ func (tx *Tx) EndpointsOf(registry string) ([]Endpoint, error) {
 	return tx.endpoints(`registry = $1`, registry)
 }
 
+// EndpointsIn reads the rows of a network, by its lower-case ARM id.
+func (tx *Tx) EndpointsIn(network string) ([]Endpoint, error) {
+	return tx.endpoints(`network = $1`, network)
+}
+
 // EndpointByResource reads the row by ARM id, in any casing. Errors: ErrNotFound.
 func (tx *Tx) EndpointByResource(resourceID string) (Endpoint, error) {
 	all, err := tx.endpoints(`resource_key = $1`, strings.ToLower(resourceID))

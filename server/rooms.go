@@ -29,6 +29,7 @@ import (
 	"github.com/embargo-registry/embargo/providers/authorization"
 	"github.com/embargo-registry/embargo/providers/containerregistry"
 	"github.com/embargo-registry/embargo/providers/containment"
+	vnets "github.com/embargo-registry/embargo/providers/network"
 	"github.com/embargo-registry/embargo/providers/resources"
 	"github.com/embargo-registry/embargo/registry"
 )
@@ -163,6 +164,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 			resources.Namespace(resources.Options{Identity: r.identity}),
 			authorization.Namespace(authorization.Options{Identity: r.identity}),
 			containerregistry.Namespace(s.namespace(hooks, outside)),
+			vnets.Namespace(vnets.Options{Suffix: s.hosts.Suffix(), Fence: r.gate.Fence}),
 			containment.Namespace(),
 		}})
 	if err != nil {

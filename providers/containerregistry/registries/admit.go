@@ -9,6 +9,7 @@ import (
 
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/providers/containerregistry/connections"
 )
 
 const (
@@ -55,6 +56,14 @@ func admit(w arm.World, c arm.Change[document]) []*fault.Fault {
 			At("properties.policies.softDeletePolicy.status"))
 	}
 	faults = append(faults, admitReplicas(w, c)...)
+	if links := w.Children(c.ID, connections.TypeName); len(links) > 0 && c.Want.SKU.Name != premium {
+		var ids []string
+		for _, it := range links {
+			ids = append(ids, it.ID.String())
+		}
+		faults = append(faults, fault.New(fault.BadRequest, "The registry '%s' can't have the SKU %s while it has private endpoint connections, which need Premium. Delete their private endpoints, or the connections, first: az network private-endpoint-connection delete --id %s",
+			c.ID.Name(), c.Want.SKU.Name, strings.Join(ids, " ")).At("sku.name"))
+	}
 	return append(faults, admitRules(p.NetworkRuleSet)...)
 }
 
