@@ -164,7 +164,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 			resources.Namespace(resources.Options{Identity: r.identity}),
 			authorization.Namespace(authorization.Options{Identity: r.identity}),
 			containerregistry.Namespace(s.namespace(hooks, outside)),
-			vnets.Namespace(vnets.Options{Suffix: s.hosts.Suffix(), Fence: r.gate.Fence}),
+			vnets.Namespace(vnets.Options{Suffix: s.hosts.Suffix(), Fence: s.fence}),
 			containment.Namespace(),
 		}})
 	if err != nil {
