@@ -136,7 +136,11 @@ func (ds *Doors) Listen(ctx context.Context, address string, o DoorOptions) (*Do
 	if err != nil {
 		return nil, err
 	}
-	ln, err := (&net.ListenConfig{Control: o.control}).Listen(ctx, "tcp", address)
+	lc := net.ListenConfig{Control: o.control}
+	if o.Interface != "" || o.Shared {
+		lc.SetMultipathTCP(false) // the kernel picks among listeners of one address by their interface only for plain TCP
+	}
+	ln, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listener %s: %w", o.Zone.Door, err)
 	}

@@ -120,14 +120,17 @@ func (o *Options) wantedEndpoints(all entrances) (want []wanted, limits []networ
 				add(w, usual)
 				continue
 			}
-			w.shared = true
+			// The one that takes in the rest comes first: among listeners of one address the kernel asks the newest first, so it must be the oldest. An IPv6 address goes
+			// without (there it asks the oldest first): what comes in elsewhere is refused by the kernel, and not on record.
+			if rest := (wanted{door: "address", address: w.address, shared: true, closed: true}); a.Address.Is4() {
+				w.shared = true
+				if !slices.Contains(want, rest) {
+					add(rest, network.Limits{Closed: "interface"})
+				}
+			}
 			for _, name := range v.Interfaces {
 				w.device = name
 				add(w, usual)
-			}
-			w.device, w.closed = "", true
-			if !slices.ContainsFunc(want, func(o wanted) bool { return o.closed && o.address == w.address }) {
-				add(w, network.Limits{Closed: "interface"})
 			}
 		}
 	}
@@ -174,9 +177,13 @@ func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits) {
 		return
 	}
 	d := &endpointDoor{want: w}
-	if other := s.taken(w); other != nil {
+	if !w.tls && !w.terminated && !w.closed && !loopback(w.address) {
+		d.err = fmt.Errorf("%s would serve plain HTTP beyond loopback: set tls: true for its virtual network, or tlsTerminated: true if a TLS terminator stands before it", w.address)
+	} else if other := s.taken(w); other != nil {
 		d.err = fmt.Errorf("the address %s is listened on for the private endpoint %s already: give the virtual networks different interfaces, or prefixes that do not overlap",
 			w.address, other.door)
+	} else if w.shared && !w.closed && !slices.ContainsFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want.closed && d.want.address == w.address && d.listener != nil }) {
+		d.err = fmt.Errorf("the address %s can't be listened on for what comes in by other interfaces", w.address)
 	} else {
 		d.listener, d.err = s.listen(ctx, w, l)
 	}

@@ -87,6 +87,8 @@ func (o *Options) wanted() (all []wanted, limits []network.Limits) {
 func (s *Server) doorOptions(w wanted, l network.Limits) network.DoorOptions {
 	o := network.DoorOptions{Log: s.log, Limits: l, Zone: network.Zone{Kind: network.Public, Door: w.door}, Terminated: w.terminated}
 	switch {
+	case w.closed:
+		o.Zone, o.Shared, o.Free = network.Zone{Kind: network.Private, Door: w.door}, true, true
 	case w.registry != "":
 		o.Zone = network.Zone{Kind: network.Private, Door: w.door, Registry: w.registry, Endpoint: w.endpoint}
 		o.Interface, o.Shared, o.Free = w.device, w.shared, w.endpoint != ""
@@ -170,7 +172,7 @@ func (s *Server) equip(l *listener) {
 		l.handler = s.rooms.ready
 		return
 	}
-	l.handler = &front{hosts: s.hosts, door: l.door, log: s.log, management: s.rooms.management, data: s.rooms.data, metrics: s.metrics, limits: &s.limits, misdirected: s.misdirected}
+	l.handler = &front{hosts: s.hosts, door: l.door, log: s.log, management: s.rooms.management, data: s.checked(s.rooms.data), metrics: s.metrics, limits: &s.limits, misdirected: s.misdirected}
 }
 
 // closeDoors closes listeners that serve nothing yet.

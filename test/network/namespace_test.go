@@ -71,7 +71,7 @@ func TestNamespaces(t *testing.T) {
 
 	h := newHouse(t, fmt.Sprintf(`
 virtualNetworks:
-  - {id: %s, door: address, port: 5443, tls: false, tlsTerminated: true, interfaces: [%s], clients: [10.247.31.0/24]}
+  - {id: %s, door: address, port: 5443, interfaces: [%s], clients: [10.247.31.0/24]}
 `, vnet, near))
 	h.CreateRegistry("factory", nil)
 	if _, err := h.PushImage("factory", "app", "v1", []byte("a layer")); err != nil {
@@ -79,8 +79,8 @@ virtualNetworks:
 	}
 	h.put("factory", "pe1", vnet, meta.EndpointApproved, address)
 	h.Lock("factory")
-	const url = "http://" + address + ":5443/v2/"
-	curl := []string{"curl", "-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", url}
+	const url = "https://" + address + ":5443/v2/"
+	curl := []string{"curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", url}
 	if out, err := in(t, inside, curl...); err != nil || out != "401" {
 		t.Errorf("inside: %q, %v\n%s", out, err, h.admin("/readyz").body)
 	}

@@ -228,11 +228,31 @@ func TestHostile(t *testing.T) {
 	t.Run("flood", func(t *testing.T) { c.flood(t, aws, plain) })
 	t.Run("tunnels", func(t *testing.T) { c.tunnels(t, name, plain) })
 	t.Run("names", c.names)
+	t.Run("check", c.check)
 	t.Run("reuse", func(t *testing.T) { c.reuse(t, plain, aws) })
 	for _, rule := range []string{"client", "proxy-source", "proxy-header", "host", "publicNetworkAccess"} {
 		c.Recorded(t.Context(), "a refusal by "+rule, func(r map[string]any) bool { return r["rule"] == rule && r["outcome"] == "refused" })
 		if a := c.admin("/metrics"); !strings.Contains(a.body, `embargo_network_refusals_total{rule="`+rule+`"}`) {
 			t.Errorf("no counter for %s", rule)
+		}
+	}
+}
+
+// check: the command says how a client is seen by each door, and tells nothing of a registry that does not admit it.
+func (c *closed) check(t *testing.T) {
+	for _, w := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"factory"}, "zone      public/proxy\naddress   127.0.0.1\naccess    refused\nrule      publicNetworkAccess\n"},
+		{[]string{"nobody9"}, "zone      public/proxy\naddress   127.0.0.1\naccess    refused\nrule      publicNetworkAccess\n"},
+		{[]string{"others"}, "access    admitted\nrule      publicNetworkAccess\n"},
+		{[]string{"factory", "--proxy", c.inside}, "zone      private/pe1\naddress   127.0.0.1\naccess    admitted\nrule      privateEndpointConnections\n"},
+		{[]string{"factory", "--plain", "--at", c.address}, "zone      private/pe1\naddress   127.0.0.1\naccess    admitted\nrule      privateEndpointConnections\n"},
+	} {
+		out, stderr, err := c.Run(t.Context(), append([]string{"network", "check", "--data", c.Data}, w.args...)...)
+		if !strings.Contains(out, w.want) || (err == nil) != strings.Contains(w.want, "admitted") {
+			t.Errorf("%q: %v\n%s%s", w.args, err, out, stderr)
 		}
 	}
 }
