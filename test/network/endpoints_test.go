@@ -41,8 +41,10 @@ type house struct {
 
 func newHouse(t *testing.T, config string) *house {
 	t.Helper()
-	s := instance.New(t, "sqlite", config)
-	db, err := meta.Open(t.Context(), meta.Options{URL: "sqlite:" + filepath.Join(s.Data, "embargo.db")})
+	// The database stands apart from the data directory: the server then knows that it may not be the only one that writes it.
+	url := "sqlite:" + filepath.Join(t.TempDir(), "apart.db")
+	s := instance.New(t, "sqlite", config+"\ndatabase: "+url+"\n")
+	db, err := meta.Open(t.Context(), meta.Options{URL: url})
 	if err != nil {
 		t.Fatal(err)
 	}
