@@ -138,6 +138,9 @@ type Type[D any] struct {
 	View func(v View, d *D)
 	// Rows replaces the engine's own storage of the type, for types whose rows another package owns.
 	Rows *Rows[D]
+	// Beside are resources that are there by themselves, besides those that the engine stores: they are read and listed, are parents and children of nothing, and Admit refuses what
+	// can't be done to them.
+	Beside *Rows[D]
 
 	Actions []Action // At is AtResource
 	Work    []Work   // jobs of its long-running operations

@@ -43,6 +43,7 @@ type resource struct {
 	deleteJob func(c change) job.Spec
 	view      func(v View, doc reflect.Value)
 	rows      *rows
+	beside    *rows
 	actions   []Action
 	work      []Work
 
@@ -125,19 +126,23 @@ func (t *Type[D]) erase(r *resource) {
 			t.View(v, document[D](doc))
 		}
 	}
-	if t.Rows == nil {
-		return
+	r.rows, r.beside = eraseRows(t.Rows), eraseRows(t.Beside)
+}
+
+func eraseRows[D any](of *Rows[D]) *rows {
+	if of == nil {
+		return nil
 	}
-	r.rows = &rows{
+	return &rows{
 		get: func(tx *Tx, id name.ResourceID) (reflect.Value, error) {
-			d, err := t.Rows.Get(tx, id)
+			d, err := of.Get(tx, id)
 			if d == nil || err != nil {
 				return reflect.Value{}, err
 			}
 			return reflect.ValueOf(d), nil
 		},
 		list: func(tx *Tx, scope name.ResourceID, filter string) ([]found, error) {
-			list, err := t.Rows.List(tx, scope, filter)
+			list, err := of.List(tx, scope, filter)
 			out := make([]found, len(list))
 			for i := range list {
 				out[i] = found{list[i].ID, reflect.ValueOf(&list[i].Doc)}

@@ -257,19 +257,30 @@ func (rq *request) page(tx *Tx, r *resource, at name.ResourceID, after string, l
 // pager reads batches of a collection in order of their keys.
 func (rq *request) pager(tx *Tx, r *resource, at name.ResourceID) func(after string, limit int) ([]*stored, error) {
 	if r.rows != nil {
-		return rq.rowsPager(tx, r, at)
+		return rq.rowsPager(tx, r, r.rows, at)
 	}
 	where, args := "type = $2 AND parent_key = $3", []any{strings.ToLower(r.name), at.Key()}
 	if !at.IsResource() && at.ResourceGroup() == "" && r.scope == InGroup && len(r.segments) == 1 {
 		where, args = "type = $2 AND subscription = $3", []any{strings.ToLower(r.name), strings.ToLower(at.Subscription())}
 	}
-	return func(after string, limit int) ([]*stored, error) { return tx.e.page(tx, where, after, limit, args...) }
+	own := func(after string, limit int) ([]*stored, error) { return tx.e.page(tx, where, after, limit, args...) }
+	if r.beside == nil {
+		return own
+	}
+	beside := rq.rowsPager(tx, r, r.beside, at)
+	return func(after string, limit int) ([]*stored, error) {
+		list, err := own(after, limit)
+		more, besideErr := beside(after, limit)
+		list = append(list, more...)
+		sort.Slice(list, func(i, j int) bool { return list[i].id.Key() < list[j].id.Key() })
+		return list[:min(limit, len(list))], errors.Join(err, besideErr)
+	}
 }
 
 // rowsPager pages what another package lists at once.
-func (rq *request) rowsPager(tx *Tx, r *resource, at name.ResourceID) func(after string, limit int) ([]*stored, error) {
+func (rq *request) rowsPager(tx *Tx, r *resource, from *rows, at name.ResourceID) func(after string, limit int) ([]*stored, error) {
 	return func(after string, limit int) ([]*stored, error) {
-		list, err := r.rows.list(tx, at, rq.query["$filter"])
+		list, err := from.list(tx, at, rq.query["$filter"])
 		if err != nil {
 			return nil, err
 		}

@@ -37,27 +37,35 @@ var errAbsent = errors.New("arm: absent")
 // load reads a resource; errAbsent when it is not there.
 func (e *Engine) load(tx *Tx, r *resource, id name.ResourceID) (*stored, error) {
 	if r.rows != nil {
-		doc, err := r.rows.get(tx, id)
-		if err != nil {
-			return nil, err
-		}
-		if !doc.IsValid() {
-			return nil, errAbsent
-		}
-		s := &stored{id: id, typ: r, doc: doc}
-		if v := r.schema.lookup(doc, "id"); v.IsValid() && v.Kind() == reflect.String && v.String() != "" {
-			if own, err := name.ParseResourceID(v.String()); err == nil {
-				s.id = own
-			}
-		}
-		return s, nil
+		return r.given(tx, r.rows, id)
 	}
 	row := tx.m.Row("SELECT "+columns+" FROM resources WHERE key = $1", id.Key())
 	s, err := e.scan(row.Scan)
-	if errors.Is(err, meta.ErrNotFound) {
+	if !errors.Is(err, meta.ErrNotFound) {
+		return s, err
+	}
+	if r.beside != nil {
+		return r.given(tx, r.beside, id)
+	}
+	return nil, errAbsent
+}
+
+// given reads a resource that others than the engine keep.
+func (r *resource) given(tx *Tx, from *rows, id name.ResourceID) (*stored, error) {
+	doc, err := from.get(tx, id)
+	if err != nil {
+		return nil, err
+	}
+	if !doc.IsValid() {
 		return nil, errAbsent
 	}
-	return s, err
+	s := &stored{id: id, typ: r, doc: doc}
+	if v := r.schema.lookup(doc, "id"); v.IsValid() && v.Kind() == reflect.String && v.String() != "" {
+		if own, err := name.ParseResourceID(v.String()); err == nil {
+			s.id = own
+		}
+	}
+	return s, nil
 }
 
 // scan reads one row.

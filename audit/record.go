@@ -73,7 +73,7 @@ type Record struct {
 	Digest      string `json:"digest,omitempty"`
 	MediaType   string `json:"mediaType,omitempty"`
 	Bytes       int64  `json:"bytes,omitempty"`
-	// Count is how many times the same happened that this one record tells of; 0 is once.
+	// Count is how many times the same happened that this one record tells of (Often, Tally); 0 is once.
 	Count       int64           `json:"count,omitempty"`
 	Caller      Caller          `json:"caller"`
 	Source      Source          `json:"source"`

@@ -71,7 +71,7 @@ var Register = [...]Entry{
 	{Import, Judged, "the source's exports are enabled, or source and target are one registry; asked at the start and of every artifact", "egress"},
 	{ExportPipeline, Judged, "no export pipeline exists or can be made while exports are disabled", "providers/containerregistry"},
 	{InFlight, Judged, "a running import stops before its next artifact and leaves no tag", "registry/import.go"},
-	{Replica, Absent, "no replica but the home region exists", "providers/containerregistry"},
+	{Replica, Absent, "further regions are declared and serve nothing: no content is replicated", "providers/containerregistry"},
 	{ConnectedEdge, Absent, "connected registries are not offered", "arm"},
 	{ForeignCache, Judged, "a login server of this installation, in any spelling and with whatever credentials, is recognised and judged as an import", "providers/containerregistry"},
 	{Upstream, Judged, "names go only to an upstream that the operator has listed, for a caller who may pull now, on record before the first byte; its tokens and redirects come from hosts listed for it; an import from outside is refused", "egress"},

@@ -58,6 +58,16 @@ const (
 	PrincipalNotFound
 	ExportsDisabled
 	MisdirectedRequest
+	InvalidCIDR
+	SubnetOutside
+	SubnetsOverlap
+	SubnetFull
+	SubnetInUse
+	PrefixInUse
+	AddressReserved
+	AddressOutside
+	AddressTaken
+	InvalidReference
 
 	FirewallDenied
 	Unauthorized
@@ -80,6 +90,8 @@ const (
 	PaginationInvalid
 	Unsupported
 	StorageFull
+	// QuotaExceeded: a registry would hold more than its quota.
+	QuotaExceeded
 )
 
 type row struct {
@@ -142,6 +154,16 @@ var table = map[Kind]row{
 	PrincipalNotFound:                  {400, "PrincipalNotFound", "UNSUPPORTED"},
 	ExportsDisabled:                    {400, "BadRequest", "DENIED"},
 	MisdirectedRequest:                 {421, "MisdirectedRequest", "UNSUPPORTED"},
+	InvalidCIDR:                        {400, "InvalidCIDRNotation", "UNSUPPORTED"},
+	SubnetOutside:                      {400, "NetcfgInvalidSubnet", "UNSUPPORTED"},
+	SubnetsOverlap:                     {400, "NetcfgSubnetRangesOverlap", "UNSUPPORTED"},
+	SubnetFull:                         {400, "SubnetIsFull", "UNSUPPORTED"},
+	SubnetInUse:                        {400, "InUseSubnetCannotBeDeleted", "UNSUPPORTED"},
+	PrefixInUse:                        {400, "InUsePrefixCannotBeDeleted", "UNSUPPORTED"},
+	AddressReserved:                    {400, "PrivateIPAddressInReservedRange", "UNSUPPORTED"},
+	AddressOutside:                     {400, "PrivateIPAddressNotInSubnet", "UNSUPPORTED"},
+	AddressTaken:                       {400, "PrivateIPAddressIsAllocated", "UNSUPPORTED"},
+	InvalidReference:                   {400, "InvalidResourceReference", "UNSUPPORTED"},
 
 	FirewallDenied:      {403, "Forbidden", "DENIED"},
 	Unauthorized:        {401, "Unauthorized", "UNAUTHORIZED"},
@@ -164,6 +186,7 @@ var table = map[Kind]row{
 	PaginationInvalid:   {400, "BadRequest", "PAGINATION_NUMBER_INVALID"},
 	Unsupported:         {405, "MethodNotAllowed", "UNSUPPORTED"},
 	StorageFull:         {507, "InsufficientStorage", "DENIED"},
+	QuotaExceeded:       {403, "QuotaExceeded", "DENIED"},
 }
 
 func (k Kind) row() row {

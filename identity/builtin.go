@@ -120,6 +120,14 @@ var builtIn = withScopes([]Role{
 		Permissions: allow("credentialSets/read credentialSets/write credentialSets/delete credentialSets/operationStatuses/read")},
 	{ID: "29093635-9924-4f2c-913b-650a12949526", Name: "Container Registry Credential Set Reader", Description: "Reads credential sets of cache rules.",
 		Permissions: allow("credentialSets/read")},
+
+	{ID: "4d97b98b-1d4f-4787-a291-c67834d212e7", Name: "Network Contributor", Description: "Manages networks and private endpoints, not access to them.",
+		Permissions: allow("Microsoft.Authorization/*/read Microsoft.Insights/alertRules/* Microsoft.Network/* Microsoft.ResourceHealth/availabilityStatuses/read " +
+			"Microsoft.Resources/deployments/* Microsoft.Resources/subscriptions/resourceGroups/read Microsoft.Support/*")},
+	{ID: "b12aa53e-6015-4669-85d0-8515ebb3ae7f", Name: "Private DNS Zone Contributor", Description: "Manages private DNS zones, not the networks that they are linked to.",
+		Permissions: allow("Microsoft.Insights/alertRules/* Microsoft.Resources/deployments/* Microsoft.Resources/subscriptions/resourceGroups/read Microsoft.Support/* " +
+			"Microsoft.Network/privateDnsZones/* Microsoft.Network/privateDnsOperationResults/* Microsoft.Network/privateDnsOperationStatuses/* " +
+			"Microsoft.Network/virtualNetworks/read Microsoft.Network/virtualNetworks/join/action Microsoft.Authorization/*/read")},
 })
 
 // withScopes completes the built-in roles: they may be given everywhere.

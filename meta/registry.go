@@ -48,6 +48,8 @@ type RegistryRow struct {
 	SoftDeleteDays int64
 	// TokensValidFrom: tokens issued before it are void.
 	TokensValidFrom time.Time
+	// Endpoints are the ids of the private endpoints whose connection is approved. PutRegistry leaves them as they are: see PutEndpoint.
+	Endpoints []string
 	// Held: the database is a copy that may be older than what was in force, and nobody has confirmed it. PutRegistry leaves it as it is.
 	Held bool
 }
@@ -90,32 +92,32 @@ func (tx *Tx) DeleteRegistry(id string) error {
 
 // LockRegistry reads the row by identity and keeps others from changing it until the transaction ends. Errors: ErrNotFound.
 func (tx *Tx) LockRegistry(id string) (RegistryRow, error) {
-	return scanRegistry(tx.Lock(`SELECT `+registryColumns+`, held FROM registries WHERE id = $1`, id).Scan)
+	return scanRegistry(tx.Lock(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE id = $1`, id).Scan)
 }
 
 // RegistryByID reads the row by identity. Errors: ErrNotFound.
 func (tx *Tx) RegistryByID(id string) (RegistryRow, error) {
-	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, held FROM registries WHERE id = $1`, id).Scan)
+	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE id = $1`, id).Scan)
 }
 
 // RegistryByResource reads the row by ARM id, in any casing. Errors: ErrNotFound.
 func (tx *Tx) RegistryByResource(resourceID string) (RegistryRow, error) {
-	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, held FROM registries WHERE resource_key = $1`, strings.ToLower(resourceID)).Scan)
+	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE resource_key = $1`, strings.ToLower(resourceID)).Scan)
 }
 
 // RegistryByName reads the row by name, in any casing. Errors: ErrNotFound.
 func (tx *Tx) RegistryByName(name string) (RegistryRow, error) {
-	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, held FROM registries WHERE name = $1`, strings.ToLower(name)).Scan)
+	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE name = $1`, strings.ToLower(name)).Scan)
 }
 
 // RegistryByLoginServer reads the row by login server, in any casing and without a port. Errors: ErrNotFound.
 func (tx *Tx) RegistryByLoginServer(host string) (RegistryRow, error) {
-	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, held FROM registries WHERE login_server = $1`, strings.ToLower(host)).Scan)
+	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE login_server = $1`, strings.ToLower(host)).Scan)
 }
 
 // Registries reads all rows in the order of their names.
 func (tx *Tx) Registries() ([]RegistryRow, error) {
-	rows, err := tx.Query(`SELECT ` + registryColumns + `, held FROM registries ORDER BY name`)
+	rows, err := tx.Query(`SELECT ` + registryColumns + `, endpoints, held FROM registries ORDER BY name`)
 	if err != nil {
 		return nil, err
 	}
@@ -133,17 +135,22 @@ func (tx *Tx) Registries() ([]RegistryRow, error) {
 
 func scanRegistry(scan func(...any) error) (RegistryRow, error) {
 	var r RegistryRow
-	var rules string
+	var rules, endpoints string
 	var valid, since int64
 	err := scan(&r.ID, &r.ResourceID, &r.Name, &r.LoginServer, &r.Location, &r.SKU, &r.Epoch, &r.Exports, &r.PublicAccess, &r.DefaultDeny, &rules,
 		&r.BypassAzureServices, &r.AdminEnabled, &r.AnonymousPull, &r.AbacMode, &r.ArmTokens, &r.DataEndpoint, &valid,
-		&r.Quarantine, &r.Trust, &r.Retention, &r.RetentionDays, &since, &r.SoftDelete, &r.SoftDeleteDays, &r.Held)
+		&r.Quarantine, &r.Trust, &r.Retention, &r.RetentionDays, &since, &r.SoftDelete, &r.SoftDeleteDays, &endpoints, &r.Held)
 	if err != nil {
 		return RegistryRow{}, err
 	}
 	if rules != "[]" {
 		if err := json.Unmarshal([]byte(rules), &r.IPRules); err != nil {
 			return RegistryRow{}, fmt.Errorf("IP rules of registry %s: %w", r.Name, err)
+		}
+	}
+	if endpoints != "[]" {
+		if err := json.Unmarshal([]byte(endpoints), &r.Endpoints); err != nil {
+			return RegistryRow{}, fmt.Errorf("private endpoints of registry %s: %w", r.Name, err)
 		}
 	}
 	r.TokensValidFrom, r.RetentionSince = FromMicros(valid), FromMicros(since)

@@ -77,6 +77,9 @@ func NewCertifier(o ACME, client *http.Client, hosts Hosts, db *meta.DB, ring *m
 					return nil
 				}
 			case RegistryHost, DataHost:
+				if t.Private {
+					break // an ACME server can't reach it
+				}
 				if there, err := exists(ctx, t.Registry); err != nil || there {
 					return err
 				}

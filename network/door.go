@@ -27,6 +27,8 @@ type Doors struct {
 	mu   sync.Mutex
 	next uint64
 	live map[string]*Peer
+
+	trusted atomic.Pointer[[]netip.Prefix]
 }
 
 // NewDoors makes an empty set. random (nil: the system's) makes connection ids unique among nodes and restarts.
@@ -45,11 +47,12 @@ func NewDoors(random io.Reader) (*Doors, error) {
 // which enters nothing; the answer is never nil.
 func (ds *Doors) Peer(r *http.Request) *Peer {
 	ds.mu.Lock()
-	defer ds.mu.Unlock()
-	if p := ds.live[r.RemoteAddr]; p != nil {
-		return p
+	p := ds.live[r.RemoteAddr]
+	ds.mu.Unlock()
+	if p == nil {
+		return &Peer{}
 	}
-	return &Peer{}
+	return ds.forwarded(p, r)
 }
 
 // DoorOptions describe one listener.
@@ -75,8 +78,18 @@ type DoorOptions struct {
 	MaxHeaderBytes int
 	// Limits are what may change while the door is open.
 	Limits
-	// Refused hears of each connection that is closed at once: "limit" or "client". Nil: nobody listens.
-	Refused func(door, reason string)
+	// Place, on a door with Connect, says in which zone a connection stands that asked for that host. Nil: in the door's.
+	Place func(host string) Zone
+	// Links makes the door one for load balancers that speak the PROXY protocol, version 2: the private link that the header names (an AWS VPC endpoint, an Azure
+	// link id, a GCP connection id; "" for none) says in which zone the connection stands. Limits.From says which load balancers.
+	Links func(link string) Zone
+	// Interface accepts what comes in by that network interface alone (SO_BINDTODEVICE). A second door of the same address that is Shared gets the rest.
+	Interface string
+	// Free lets the address be one that this machine does not have yet (IP_FREEBIND); Shared lets doors that differ in their interface listen at one address.
+	Free, Shared bool
+	// Refused hears of each connection that is closed before it is served, with its client's address and the reason: "limit", "client" (not among the clients), "interface"
+	// (a closed door), "proxy-source", "proxy-header", "proxy-slots", "connect". Nil: nobody listens.
+	Refused func(z Zone, client netip.AddrPort, reason string)
 }
 
 // complete checks the options and fills in what is left out.
@@ -102,32 +115,6 @@ func (o DoorOptions) complete(address string) (DoorOptions, error) {
 	return o, nil
 }
 
-// Limits bound who may connect to a door, and how many at a time.
-type Limits struct {
-	// MaxConnections is how many connections may be open (default 16384); further ones are closed at once.
-	MaxConnections int
-	// Clients are the addresses that may connect; none: all. Others are closed at once.
-	Clients []netip.Prefix
-}
-
-func (l Limits) complete() *Limits {
-	if l.MaxConnections == 0 {
-		l.MaxConnections = 16384
-	}
-	return &l
-}
-
-// admits reports why an address may not connect; "" when it may.
-func (l *Limits) admits(addr netip.Addr, open int64) string {
-	switch {
-	case len(l.Clients) > 0 && !listed(l.Clients, addr):
-		return "client"
-	case open > int64(l.MaxConnections):
-		return "limit"
-	}
-	return ""
-}
-
 // Door is one listener with its zone. Connections are told apart by the socket that accepted them and by nothing else.
 type Door struct {
 	doors  *Doors
@@ -149,7 +136,11 @@ func (ds *Doors) Listen(ctx context.Context, address string, o DoorOptions) (*Do
 	if err != nil {
 		return nil, err
 	}
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	lc := net.ListenConfig{Control: o.control}
+	if o.Interface != "" || o.Shared {
+		lc.SetMultipathTCP(false) // the kernel picks among listeners of one address by their interface only for plain TCP
+	}
+	ln, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listener %s: %w", o.Zone.Door, err)
 	}
@@ -186,8 +177,14 @@ func (d *Door) Open() int64 { return d.open.Load() }
 func (d *Door) Limit(l Limits) {
 	next := l.complete()
 	d.limits.Store(next)
-	d.cut(func(p *Peer) bool { return next.admits(p.Addr.Addr(), 0) != "" })
+	d.cut(func(p *Peer) bool { return next.keeps(p, 0) != "" })
 }
+
+// Cut resets the door's connections that are as said.
+func (d *Door) Cut(which func(p *Peer) bool) { d.cut(which) }
+
+// Link is the private link that the connection's load balancer named; "" where there is none.
+func (p *Peer) Link() string { return p.by }
 
 // Stop closes the door and resets its connections: bytes that the kernel has not sent are discarded. It returns when nothing more is handed over on any of them.
 func (d *Door) Stop() {
@@ -255,8 +252,11 @@ func (d *Door) Serve(h http.Handler) error {
 
 	defer close(d.deaf)
 	var ln net.Listener = directListener{d}
-	if d.o.Connect != nil {
-		ln = newTunnelListener(d)
+	switch {
+	case d.o.Connect != nil:
+		ln = newTunnelListener(d, (*tunnelListener).open)
+	case d.o.Links != nil:
+		ln = newTunnelListener(d, (*tunnelListener).unwrap)
 	}
 	var err error
 	if d.o.TLS != nil {
@@ -344,14 +344,29 @@ func (d *Door) accept() (*net.TCPConn, error) {
 		if err != nil {
 			return nil, err
 		}
-		reason := d.limits.Load().admits(address(socket).Addr(), d.open.Add(1))
+		open, limits := d.open.Add(1), d.limits.Load()
+		from := address(socket)
+		reason := ""
+		if d.o.Links != nil {
+			// Clients are judged by the address in the header.
+			reason = (&Limits{MaxConnections: limits.MaxConnections, Closed: limits.Closed}).admits(from.Addr(), open)
+			if reason == "" && !listed(limits.From, from.Addr()) {
+				reason = "proxy-source"
+			}
+		} else {
+			reason = limits.admits(from.Addr(), open)
+		}
 		if reason == "" {
 			return socket, nil
 		}
 		d.leave(socket)
-		if d.o.Refused != nil {
-			d.o.Refused(d.o.Zone.Door, reason)
-		}
+		d.refused(d.o.Zone, from, reason)
+	}
+}
+
+func (d *Door) refused(z Zone, client netip.AddrPort, reason string) {
+	if d.o.Refused != nil {
+		d.o.Refused(z, client, reason)
 	}
 }
 
@@ -363,17 +378,22 @@ func (d *Door) leave(socket *net.TCPConn) {
 
 // admit registers an accepted socket. first holds bytes already read from it that belong to the inner stream.
 func (d *Door) admit(socket *net.TCPConn, first []byte) *conn {
-	addr := address(socket)
+	return d.enter(socket, first, Peer{Zone: d.o.Zone, Addr: address(socket)})
+}
+
+// enter registers an accepted socket as the connection that p describes.
+func (d *Door) enter(socket *net.TCPConn, first []byte, p Peer) *conn {
 	ds := d.doors
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	ds.next++
 	n := strconv.FormatUint(ds.next, 10)
-	c := &conn{TCPConn: socket, door: d, first: first, remote: key(addr.String() + "#" + n)}
-	c.peer = &Peer{door: d, Zone: d.o.Zone, Addr: addr, TLS: d.o.TLS != nil || d.o.Terminated, ID: ds.node + "-" + n,
-		link: &link{gone: make(chan struct{}), reset: c.reset}}
+	c := &conn{TCPConn: socket, door: d, first: first, remote: key(p.Addr.String() + "#" + n)}
+	p.door, p.TLS, p.ID = d, d.o.TLS != nil || d.o.Terminated, ds.node+"-"+n
+	p.link = &link{gone: make(chan struct{}), reset: c.reset}
+	c.peer = &p
 	ds.live[string(c.remote)] = c.peer
-	if d.limits.Load().admits(addr.Addr(), 1) != "" {
+	if d.limits.Load().keeps(c.peer, 1) != "" {
 		defer c.peer.Reset() // the limits changed since it was accepted, and the change has passed over it
 	}
 	return c

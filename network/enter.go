@@ -4,13 +4,14 @@ package network
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 )
 
 // Enter says whether the connection may reach the registry at all, before anyone asks who is calling. It is pure. A private
-// door enters its own registry and no other. On a public door publicNetworkAccess Disabled refuses everyone, whatever the
+// door enters its own registry and no other; the door of a private endpoint enters the registry that has approved this endpoint, by identity and not by name. On a public door publicNetworkAccess Disabled refuses everyone, whatever the
 // IP rules say; defaultAction Deny admits only the addresses of the rules. Errors: fault.FirewallDenied with the service's text.
 func Enter(row meta.RegistryRow, p *Peer) error {
 	if p == nil {
@@ -18,6 +19,12 @@ func Enter(row meta.RegistryRow, p *Peer) error {
 	}
 	switch p.Kind {
 	case Private:
+		if p.Endpoint != "" {
+			if slices.Contains(row.Endpoints, p.Endpoint) {
+				return nil
+			}
+			break
+		}
 		if p.Registry != "" && p.Registry == row.Name {
 			return nil
 		}

@@ -3,6 +3,7 @@
 package network
 
 import (
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -19,7 +20,7 @@ func TestEnter(t *testing.T) {
 		return out
 	}
 	open := meta.RegistryRow{Name: "mine", PublicAccess: true}
-	closed := meta.RegistryRow{Name: "mine", IPRules: rules("203.0.113.0/24")}
+	closed := meta.RegistryRow{Name: "mine", IPRules: rules("203.0.113.0/24"), Endpoints: []string{"e0", "e1"}}
 	deny := meta.RegistryRow{Name: "mine", PublicAccess: true, DefaultDeny: true, IPRules: rules("203.0.113.0/24", "2001:db8::/32", "::ffff:198.51.100.0/120")}
 	public := Zone{Kind: Public, Door: "public"}
 	for _, c := range []struct {
@@ -43,6 +44,11 @@ func TestEnter(t *testing.T) {
 		{"private door of the registry, deny", deny, Zone{Kind: Private, Registry: "mine"}, "10.0.0.1:1", true},
 		{"private door of another", open, Zone{Kind: Private, Registry: "other"}, "10.0.0.1:1", false},
 		{"private door of none, nameless row", meta.RegistryRow{PublicAccess: true}, Zone{Kind: Private}, "10.0.0.1:1", false},
+		{"private endpoint that is approved", closed, Zone{Kind: Private, Registry: "mine", Endpoint: "e1"}, "10.0.0.1:1", true},
+		{"private endpoint that is not", closed, Zone{Kind: Private, Registry: "mine", Endpoint: "e2"}, "10.0.0.1:1", false},
+		{"private endpoint, a registry made anew under the name", open, Zone{Kind: Private, Registry: "mine", Endpoint: "e1"}, "10.0.0.1:1", false},
+		{"an endpoint's id in no zone", closed, Zone{Endpoint: "e1"}, "10.0.0.1:1", false},
+		{"an endpoint's id on a public door", closed, Zone{Kind: Public, Endpoint: "e1"}, "10.0.0.1:1", false},
 		{"no zone", open, Zone{}, "10.0.0.1:1", false},
 	} {
 		err := Enter(c.row, &Peer{Zone: c.zone, Addr: netip.MustParseAddrPort(c.addr)})
@@ -60,5 +66,24 @@ func TestEnter(t *testing.T) {
 	want := "client with IP '203.0.113.7' is not allowed access. Refer https://aka.ms/acr/firewall to grant access."
 	if got := fault.From(err).Message; got != want || strings.Contains(got, "ffff") {
 		t.Errorf("the text is %q", got)
+	}
+}
+
+// BenchmarkEnter is the network's decision alone: which connection a request came on, and whether that enters.
+func BenchmarkEnter(b *testing.B) {
+	ds, err := NewDoors(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	row := meta.RegistryRow{Name: "mine", Endpoints: []string{"0123456789abcdef", "e1"}}
+	for i := range 1000 {
+		at := netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(i))
+		ds.live[at.String()] = &Peer{Zone: Zone{Kind: Private, Registry: "mine", Endpoint: "e1"}, Addr: at}
+	}
+	r := &http.Request{RemoteAddr: "10.0.0.1:500"}
+	for b.Loop() {
+		if err := Enter(row, ds.Peer(r)); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

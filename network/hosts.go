@@ -21,11 +21,16 @@ const (
 	DataHost
 )
 
-// Target is what a host name of ours stands for. Registry and Region are lower-case and "" where they do not apply.
+// privateLink is the label of the names of private link, below the suffix.
+const privateLink = "privatelink"
+
+// Target is what a host name of ours stands for. Registry and Region are lower-case and "" where they do not apply. Private says that it is a name of
+// private link (name.privatelink.SUFFIX), which is for private doors: on a public one nothing is served under it.
 type Target struct {
 	Role     Role
 	Registry string
 	Region   string
+	Private  bool
 }
 
 // Hosts are the names of one installation: the management hosts (resource manager, authority, metadata) and the suffix
@@ -79,11 +84,16 @@ func (h Hosts) Lookup(host string) Target {
 	if !ok || !dnsName(below) {
 		return Target{}
 	}
-	switch labels := strings.Split(below, "."); {
+	labels := strings.Split(below, ".")
+	private := len(labels) > 1 && labels[len(labels)-1] == privateLink
+	if private {
+		labels = labels[:len(labels)-1]
+	}
+	switch {
 	case len(labels) == 1:
-		return Target{Role: RegistryHost, Registry: labels[0]}
+		return Target{Role: RegistryHost, Registry: labels[0], Private: private}
 	case len(labels) == 3 && labels[2] == "data":
-		return Target{Role: DataHost, Registry: labels[0], Region: labels[1]}
+		return Target{Role: DataHost, Registry: labels[0], Region: labels[1], Private: private}
 	}
 	return Target{}
 }

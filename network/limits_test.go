@@ -77,7 +77,7 @@ func TestFullDoor(t *testing.T) {
 	h := newHouse(t)
 	refused := make(chan string, 1)
 	d := h.open(t, DoorOptions{Zone: Zone{Kind: Public, Door: "public"}, Limits: Limits{MaxConnections: 3},
-		Refused: func(door, reason string) { refused <- door + " " + reason }}, http.HandlerFunc(fine))
+		Refused: func(z Zone, _ netip.AddrPort, reason string) { refused <- z.Door + " " + reason }}, http.HandlerFunc(fine))
 	var all []*line
 	for range 3 {
 		l := dialFrom(t, "127.0.0.1", d)
@@ -172,7 +172,7 @@ func TestClientsOfADoor(t *testing.T) {
 			l.Clients = append(l.Clients, netip.MustParsePrefix(p))
 		}
 		refused := make(chan string, 1)
-		d := h.open(t, DoorOptions{Zone: Zone{Kind: Private, Door: "p", Registry: "mine"}, Limits: l, Refused: func(door, reason string) { refused <- reason }}, http.HandlerFunc(fine))
+		d := h.open(t, DoorOptions{Zone: Zone{Kind: Private, Door: "p", Registry: "mine"}, Limits: l, Refused: func(_ Zone, _ netip.AddrPort, reason string) { refused <- reason }}, http.HandlerFunc(fine))
 		from := dialFrom(t, c.from, d)
 		if c.ok {
 			if err := from.ask(hello); err != nil {

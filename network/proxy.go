@@ -16,10 +16,11 @@ import (
 // tunnelsOpening bounds the connections that have not yet said where they want to go.
 const tunnelsOpening = 1024
 
-// tunnelListener accepts the connections of a CONNECT proxy and hands on those that asked for one of our own names. What
-// it hands on is the client's own socket, so that address and zone are those of the connection to the proxy.
+// tunnelListener accepts connections that say something before the inner stream begins: to a CONNECT proxy, which of our own names they want; to a door for load
+// balancers, for whom they are. What it hands on is the accepted socket itself.
 type tunnelListener struct {
 	d     *Door
+	begin func(l *tunnelListener, socket *net.TCPConn)
 	ready chan *conn
 	slots chan struct{}
 
@@ -28,8 +29,8 @@ type tunnelListener struct {
 	err  error
 }
 
-func newTunnelListener(d *Door) *tunnelListener {
-	l := &tunnelListener{d: d, ready: make(chan *conn), slots: make(chan struct{}, tunnelsOpening), done: make(chan struct{})}
+func newTunnelListener(d *Door, begin func(*tunnelListener, *net.TCPConn)) *tunnelListener {
+	l := &tunnelListener{d: d, begin: begin, ready: make(chan *conn), slots: make(chan struct{}, tunnelsOpening), done: make(chan struct{})}
 	go l.accept()
 	return l
 }
@@ -56,10 +57,12 @@ func (l *tunnelListener) accept() {
 		case l.slots <- struct{}{}:
 			go func() {
 				defer func() { <-l.slots }()
-				l.open(socket)
+				l.begin(l, socket)
 			}()
 		default:
+			from := address(socket)
 			l.d.leave(socket)
+			l.d.refused(l.d.o.Zone, from, "proxy-slots")
 		}
 	}
 }
@@ -82,6 +85,7 @@ func (l *tunnelListener) open(socket *net.TCPConn) {
 		return
 	case !l.d.o.Connect(r.Host):
 		l.d.o.Log.Info("proxy: refused a tunnel", "host", clip(r.Host), "client", socket.RemoteAddr().String())
+		l.d.refused(l.d.o.Zone, address(socket), "connect")
 		l.refuse(socket, http.StatusForbidden, fmt.Sprintf("This proxy tunnels only to the names of its own Embargo installation. %q is not one of them.", clip(r.Host)))
 		return
 	}
@@ -90,8 +94,17 @@ func (l *tunnelListener) open(socket *net.TCPConn) {
 		l.d.leave(socket)
 		return
 	}
+	p := Peer{Zone: l.d.o.Zone, Addr: address(socket)}
+	if l.d.o.Place != nil {
+		p.Zone = l.d.o.Place(r.Host)
+	}
+	l.hand(socket, first, p)
+}
+
+// hand passes a connection on to be served.
+func (l *tunnelListener) hand(socket *net.TCPConn, first []byte, p Peer) {
 	_ = socket.SetDeadline(time.Time{})
-	c := l.d.admit(socket, first)
+	c := l.d.enter(socket, first, p)
 	select {
 	case l.ready <- c:
 	case <-l.done:

@@ -40,11 +40,13 @@ func (k ZoneKind) String() string {
 }
 
 // Zone is where a connection stands. Door is the listener's name; Registry is the lower-case name of the one registry that
-// a private door serves, "" on a public door.
+// a private door serves, "" on a public door. Endpoint is the id of the private endpoint that the door stands for, "" elsewhere: such a
+// connection reaches the registry that has approved this endpoint, and no other that has come to the name since.
 type Zone struct {
 	Kind     ZoneKind
 	Door     string
 	Registry string
+	Endpoint string
 }
 
 // String is "public", "private" or "unknown", and the door: "private/factory".
@@ -66,6 +68,8 @@ type Peer struct {
 
 	door *Door
 	link *link
+	via  netip.AddrPort // the load balancer's address where Addr is from its PROXY header
+	by   string         // the private link that the header names
 }
 
 // link is what can be done to a peer's connection.
@@ -74,6 +78,8 @@ type link struct {
 	once  sync.Once
 	gone  chan struct{}
 	end   sync.Once
+
+	callers callers
 }
 
 // Reset closes the connection beneath TLS with SO_LINGER 0: bytes that the kernel has not sent are discarded and the

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/fault"
@@ -33,6 +34,12 @@ type Options struct {
 	// Locate tells which registry a request is for (its name, in any casing) and which connection it came on. It must not believe a header
 	// about the connection.
 	Locate func(r *http.Request) (registry string, peer *network.Peer)
+	// Throttle bounds requests by the rates that Azure Container Registry documents.
+	Throttle bool
+	// Clock is the time of those rates; nil is time.Now.
+	Clock func() time.Time
+	// Refused records what a registry's network rules refused, by the client's address; nil records each by Audit.
+	Refused func(address string, r audit.Record)
 	// Random makes request ids; nil is the system's.
 	Random io.Reader
 	// Log gets the causes of 5xx; nil discards.
@@ -41,7 +48,8 @@ type Options struct {
 
 // Server answers the requests of every registry of an installation. It is safe for concurrent use.
 type Server struct {
-	o Options
+	o        Options
+	throttle *throttle // nil: unbounded
 }
 
 // New makes a server.
@@ -49,13 +57,23 @@ func New(o Options) (*Server, error) {
 	if o.DB == nil || o.Identity == nil || o.Registry == nil || o.Audit == nil || o.Locate == nil {
 		return nil, errors.New("oci: a server needs a database, an identity service, a registry, an audit log and Locate")
 	}
+	if o.Refused == nil {
+		o.Refused = func(_ string, r audit.Record) { o.Audit.Note(r) }
+	}
 	if o.Random == nil {
 		o.Random = rand.Reader
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{o: o}, nil
+	s := &Server{o: o}
+	if o.Throttle {
+		if o.Clock == nil {
+			o.Clock = time.Now
+		}
+		s.throttle = newThrottle(o.Clock)
+	}
+	return s, nil
 }
 
 // exchange is one request and its answer.
@@ -194,7 +212,7 @@ func (x *exchange) serve() error {
 		return err
 	case denied != nil:
 		// It never got as far as the gate.
-		x.recordRefused(row.right, "R2", "publicNetworkAccess", fault.From(denied).Message)
+		x.s.o.Refused(peer.Addr.Addr().String(), x.refused(row.right, "R2", "publicNetworkAccess", fault.From(denied).Message))
 		return denied
 	case fault.Is(malformed, fault.TagInvalid) && x.r.Method != http.MethodPut:
 		// What can't be a tag is not there: that is how the protocol says it to a reader.
@@ -203,6 +221,11 @@ func (x *exchange) serve() error {
 		return malformed
 	case !allowed:
 		return x.notAllowed()
+	}
+	if x.s.throttle != nil {
+		if err := x.s.throttle.take(x.call.Registry, x.call.Caller.ID, row.class()); err != nil {
+			return err
+		}
 	}
 	return row.handle(x)
 }
@@ -230,15 +253,19 @@ func (x *exchange) notAllowed() error {
 
 // recordRefused puts a refusal on record that was made before any content was looked for.
 func (x *exchange) recordRefused(wanted right, route, rule, reason string) {
+	x.s.o.Audit.Note(x.refused(wanted, route, rule, reason))
+}
+
+func (x *exchange) refused(wanted right, route, rule, reason string) audit.Record {
 	row, c := x.call.Registry, x.call.Caller
-	x.s.o.Audit.Note(audit.Record{
+	return audit.Record{
 		Kind: audit.Decision, Action: wanted.action(), Outcome: audit.Refused, Rule: rule, Reason: reason, Route: route,
 		Resource: row.ResourceID, Registry: row.ID, LoginServer: row.LoginServer, Epoch: row.Epoch,
 		Repository: string(x.at.repository), Reference: x.r.Method + " " + clip(x.r.URL.Path), Digest: string(x.at.digest),
 		Caller:      audit.Caller{ID: c.ID, Name: c.Name, Type: string(c.Type), Credential: c.Credential, Tenant: c.Tenant},
 		Source:      x.source(),
 		Correlation: x.call.Correlation,
-	})
+	}
 }
 
 // action is the ARM action under which a refusal of the right is recorded.

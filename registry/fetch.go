@@ -304,6 +304,9 @@ func (s *Service) fetchBlob(ctx context.Context, c oci.Call, at name.Reference, 
 
 func (s *Service) keepBlob(tx *meta.Tx, c oci.Call, at name.Reference, p plan, sealed blob.Sealed) error {
 	row, err := stillRuled(tx, c, at, p)
+	if err == nil {
+		err = s.quota.room(tx, row, oci.Descriptor{Digest: sealed.Digest, Size: sealed.Size})
+	}
 	if err != nil {
 		return err
 	}

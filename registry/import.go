@@ -353,6 +353,17 @@ func (p *importer) link(tx *meta.Tx) error {
 		return err
 	}
 	at := map[name.Repository]string{}
+	content := make([]oci.Descriptor, len(whole))
+	for i, c := range whole {
+		content[i] = c.Descriptor
+	}
+	row, err := tx.RegistryByID(p.Target)
+	if err == nil {
+		err = p.s.quota.room(tx, row, content...)
+	}
+	if err != nil {
+		return err
+	}
 	for _, repo := range p.repositories() {
 		to, err := p.s.take(tx, p.Target, repo)
 		if err != nil {

@@ -37,6 +37,8 @@ type Options struct {
 	// Upstream and Keyring are for what cache rules fetch; nil fetches nothing.
 	Upstream *upstream.Service
 	Keyring  *meta.Keyring
+	// Quota is how many bytes each registry may hold; 0 is no bound.
+	Quota int64
 	// Random makes the identities of repositories; nil is the system's.
 	Random io.Reader
 	// Log gets what could not be cleaned up; nil discards.
@@ -50,6 +52,7 @@ type Service struct {
 	gate     *egress.Gate
 	audit    *audit.Log
 	identity *identity.Service
+	quota    *quota
 	random   io.Reader
 	log      *slog.Logger
 	cache    *cache
@@ -75,7 +78,8 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{db: o.DB, blobs: o.Blobs, gate: o.Gate, audit: o.Audit, identity: o.Identity, random: o.Random, log: o.Log, cache: newCache(o), prover: p}, nil
+	return &Service{db: o.DB, blobs: o.Blobs, gate: o.Gate, audit: o.Audit, identity: o.Identity, random: o.Random, log: o.Log, cache: newCache(o), prover: p,
+		quota: &quota{most: o.Quota, about: map[string]int64{}}}, nil
 }
 
 // Handle gives the runner the jobs of this package: imports, and the removal of what a deleted registry held.

@@ -59,6 +59,9 @@ func (u *upload) Finish(ctx context.Context, want name.Digest, rest io.Reader) e
 	}
 	return u.s.db.Write(ctx, func(tx *meta.Tx) error {
 		row, err := live(tx, u.c)
+		if err == nil {
+			err = u.s.quota.room(tx, row, oci.Descriptor{Digest: sealed.Digest, Size: sealed.Size})
+		}
 		if err != nil {
 			return err
 		}
@@ -130,6 +133,9 @@ func (s *Service) platform(ctx context.Context, m *manifest) {
 
 func (s *Service) putManifest(tx *meta.Tx, c oci.Call, repo name.Repository, tags []name.Tag, m manifest, sealed blob.Sealed) error {
 	row, err := live(tx, c)
+	if err == nil {
+		err = s.quota.room(tx, row, oci.Descriptor{Digest: sealed.Digest, Size: sealed.Size})
+	}
 	if err != nil {
 		return err
 	}

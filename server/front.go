@@ -26,6 +26,8 @@ type front struct {
 	management, data http.Handler
 	metrics          *metrics
 	limits           *limits
+	// misdirected hears of requests for hosts that are not served on their connection; nil: nobody listens.
+	misdirected func(p *network.Peer, reason string)
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -87,17 +89,25 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 		sni = r.TLS.ServerName
 	}
 	target, agree := f.hosts.Route(r.Host, sni)
+	why := ""
 	switch {
 	case target.Role == network.Foreign:
-		refuse(w, target.Role, fault.New(fault.MisdirectedRequest, "Nothing is served here under the host '%s'.", clip(r.Host)))
+		why = fmt.Sprintf("Nothing is served here under the host '%s'.", clip(r.Host))
+	case target.Private:
+		why = fmt.Sprintf("The host '%s' is a name of private link, which is served inside its virtual network alone.", clip(r.Host))
 	case !agree:
-		refuse(w, target.Role, fault.New(fault.MisdirectedRequest,
-			"The request names the host '%s', but the TLS connection was made to '%s'. Make a connection for this host.", clip(r.Host), clip(sni)))
+		why = fmt.Sprintf("The request names the host '%s', but the TLS connection was made to '%s'. Make a connection for this host.", clip(r.Host), clip(sni))
 	case target.Role == network.Management:
 		f.management.ServeHTTP(w, r)
+		return
 	default:
 		f.data.ServeHTTP(w, r)
+		return
 	}
+	if f.misdirected != nil {
+		f.misdirected(peer, why)
+	}
+	refuse(w, target.Role, fault.New(fault.MisdirectedRequest, "%s", why))
 }
 
 // refuse answers what no protocol has got to see yet, in the envelope of the one that the host belongs to.

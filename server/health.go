@@ -26,22 +26,25 @@ type readiness struct {
 type check struct {
 	name string
 	fn   func(ctx context.Context) error
+	// mild: the server serves without it, and is ready.
+	mild bool
 }
 
 // checks are what readiness looks at.
 func (s *Server) checks() []check {
 	r := s.rooms
 	return []check{
-		{"database", s.db.Ping},
-		{"audit", func(context.Context) error { return r.audit.Healthy() }},
-		{"lease", func(context.Context) error {
+		{name: "database", fn: s.db.Ping},
+		{name: "endpoints", fn: func(context.Context) error { return s.doorsFailed() }, mild: true},
+		{name: "audit", fn: func(context.Context) error { return r.audit.Healthy() }},
+		{name: "lease", fn: func(context.Context) error {
 			if !r.lease.Valid() {
 				return errors.New("the node's lease in the database has ended")
 			}
 			return nil
 		}},
-		{"jobs", func(context.Context) error { return r.jobs.Healthy() }},
-		{"disk", func(context.Context) error {
+		{name: "jobs", fn: func(context.Context) error { return r.jobs.Healthy() }},
+		{name: "disk", fn: func(context.Context) error {
 			free, _, err := diskSpace(s.o.Data)
 			if err == nil && free < uint64(s.o.MinFreeDisk) {
 				err = fmt.Errorf("%d MiB are free on the disk of %s, and minFreeDisk is %d MiB: free space or enlarge the disk", free>>20, s.o.Data, s.o.MinFreeDisk>>20)
@@ -99,7 +102,7 @@ func (h *readiness) look(ctx context.Context) ([]Finding, bool) {
 	for _, c := range h.checks {
 		f := Finding{Name: c.name, OK: true}
 		if err := c.fn(ctx); err != nil {
-			f.OK, f.Reason, ready = false, err.Error(), false
+			f.OK, f.Reason, ready = false, err.Error(), ready && c.mild
 		}
 		findings = append(findings, f)
 	}

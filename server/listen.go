@@ -22,7 +22,7 @@ const (
 )
 
 // is reports whether a listener is the one of that name. A private one never is: its door is named after its registry, which may have any name.
-func (w wanted) is(door string) bool { return w.registry == "" && w.door == door }
+func (w wanted) is(door string) bool { return w.registry == "" && w.network == "" && w.door == door }
 
 // label names a door in the metrics.
 func label(z network.Zone) string {
@@ -46,6 +46,12 @@ type wanted struct {
 	registry   string // of a private door
 	tls        bool
 	terminated bool
+	network    string // the virtual network that it is for; "" on others
+	links      bool   // load balancers connect there
+	endpoint   string // the private endpoint whose door it is
+	device     string // the network interface that it is bound to
+	shared     bool   // others listen on the address by other interfaces
+	closed     bool   // it takes in what no interface fits, and refuses it
 }
 
 // wanted lists the listeners of the options, the public one first, with their limits.
@@ -65,27 +71,45 @@ func (o *Options) wanted() (all []wanted, limits []network.Limits) {
 		add(wanted{door: p.Registry, address: p.Address, registry: p.Registry, tls: p.TLS, terminated: p.TLSTerminated},
 			network.Limits{MaxConnections: o.MaxConnections, Clients: p.Clients})
 	}
+	for _, v := range o.VirtualNetworks {
+		if v.Door == DoorProxy {
+			add(wanted{door: "network/" + v.name(), address: v.Listen, network: v.ID, links: true, tls: v.TLS, terminated: v.TLSTerminated},
+				network.Limits{MaxConnections: o.MaxConnections, Clients: v.Clients, From: v.From})
+		}
+		if !off(v.ProxyListen) {
+			add(wanted{door: "network/" + v.name(), address: v.ProxyListen, network: v.ID, tls: true}, network.Limits{MaxConnections: o.MaxConnections, Clients: v.Clients})
+		}
+	}
 	return all, limits
 }
 
 // doorOptions are a listener's. TLS is configured late: certificates need the database, the database's dialer must know the listeners, and both change.
 func (s *Server) doorOptions(w wanted, l network.Limits) network.DoorOptions {
-	o := network.DoorOptions{Log: s.log, Limits: l, Zone: network.Zone{Kind: network.Public, Door: w.door}}
+	o := network.DoorOptions{Log: s.log, Limits: l, Zone: network.Zone{Kind: network.Public, Door: w.door}, Terminated: w.terminated}
 	switch {
+	case w.closed:
+		o.Zone, o.Shared, o.Free = network.Zone{Kind: network.Private, Door: w.door}, true, true
 	case w.registry != "":
-		o.Zone, o.Terminated = network.Zone{Kind: network.Private, Door: w.door, Registry: w.registry}, w.terminated
+		o.Zone = network.Zone{Kind: network.Private, Door: w.door, Registry: w.registry, Endpoint: w.endpoint}
+		o.Interface, o.Shared, o.Free = w.device, w.shared, w.endpoint != ""
 		if w.tls {
 			o.TLS = late(func() *tls.Config { return s.certificates.Load().private }, "http/1.1")
 		}
 	case w.tls:
 		o.TLS = late(func() *tls.Config { return s.certificates.Load().public }, "h2", "http/1.1")
 	}
-	o.Refused = func(_, reason string) { s.metrics.refused.WithLabelValues(label(o.Zone), reason).Inc() }
+	o.Refused = s.refusedConnection
 	if w.is(doorAdmin) {
 		o.RequestTimeout = 30 * time.Second
 	}
-	if w.is(doorProxy) {
+	if w.is(doorProxy) || w.network != "" && !w.links {
 		o.Connect = func(host string) bool { return s.hosts.Lookup(host).Role != network.Foreign }
+	}
+	switch {
+	case w.links:
+		o.Links = s.linked(w.network, o.Zone)
+	case w.network != "":
+		o.Place = s.placed(w.network, o.Zone)
 	}
 	return o
 }
@@ -93,7 +117,7 @@ func (s *Server) doorOptions(w wanted, l network.Limits) network.DoorOptions {
 // listen opens one listener.
 func (s *Server) listen(ctx context.Context, w wanted, l network.Limits) (*listener, error) {
 	door, err := s.doors.Listen(ctx, w.address, s.doorOptions(w, l))
-	if err != nil && w.registry != "" {
+	if err != nil && w.registry != "" && w.endpoint == "" {
 		err = fmt.Errorf("private listener for the registry %s: %w", w.registry, err)
 	}
 	if err != nil {
@@ -117,6 +141,7 @@ func (s *Server) bind(ctx context.Context) error {
 	if s.doors, err = network.NewDoors(nil); err != nil {
 		return err
 	}
+	s.doors.Trust(s.o.TrustedProxies)
 	all, limits := s.o.wanted()
 	for i, w := range all {
 		l, err := s.listen(ctx, w, limits[i])
@@ -132,7 +157,13 @@ func (s *Server) bind(ctx context.Context) error {
 func (s *Server) doorsNow() []*listener {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.listeners)
+	all := slices.Clone(s.listeners)
+	for _, d := range s.endpointDoors {
+		if d.listener != nil {
+			all = append(all, d.listener)
+		}
+	}
+	return all
 }
 
 // equip gives a listener what answers there.
@@ -141,7 +172,7 @@ func (s *Server) equip(l *listener) {
 		l.handler = s.rooms.ready
 		return
 	}
-	l.handler = &front{hosts: s.hosts, door: l.door, log: s.log, management: s.rooms.management, data: s.rooms.data, metrics: s.metrics, limits: &s.limits}
+	l.handler = &front{hosts: s.hosts, door: l.door, log: s.log, management: s.rooms.management, data: s.checked(s.rooms.data), metrics: s.metrics, limits: &s.limits, misdirected: s.misdirected}
 }
 
 // closeDoors closes listeners that serve nothing yet.

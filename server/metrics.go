@@ -28,6 +28,7 @@ type metrics struct {
 	bytes     *prometheus.CounterVec
 	inFlight  *prometheus.GaugeVec
 	refused   *prometheus.CounterVec
+	rules     *prometheus.CounterVec
 	decisions *prometheus.CounterVec
 	records   *prometheus.CounterVec
 	jobs      *prometheus.HistogramVec
@@ -53,6 +54,7 @@ func newMetrics(version string) *metrics {
 	m.latency = histogram("http_request_duration_seconds", "Time from a request's header to the end of its answer.", []float64{.001, .005, .02, .1, .5, 2, 10, 60, 600}, "side", "method")
 	m.bytes = counter("http_bytes_total", "Bytes of bodies, by door, side and direction (received or sent).", "door", "side", "direction")
 	m.refused = counter("connections_refused_total", "Connections closed at once because a door had as many as it may, or the client may not use it.", "door", "reason")
+	m.rules = counter("network_refusals_total", "Connections and requests refused before anyone asked whose they are, by rule.", "rule")
 	m.decisions = counter("decisions_total", "Decisions of the gate and what became of them, by route and outcome.", "route", "outcome")
 	m.records = counter("audit_records_total", "Records written to the audit, by kind.", "kind")
 	m.jobs = histogram("job_duration_seconds", "Attempts of jobs, by kind and the status that they ended with (Accepted: tried again).", []float64{.01, .1, 1, 10, 100, 1000}, "kind", "status")
@@ -117,6 +119,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	descReady       = desc("ready", "1 when the check passes.", "check")
 	descConnections = desc("connections", "Connections open, by door.", "door")
+	descEndpoints   = desc("endpoint_doors", "Doors of private endpoints, by whether they could be opened.", "state")
 	descDisk        = desc("disk_bytes", "The file system of the data directory.", "what")
 	descContent     = desc("content_bytes", "What the objects take in the storage, each once: used, unused (a collection will remove it), and uploads under way.", "what")
 	descJobs        = desc("jobs", "Jobs that wait or run.", "status")
@@ -155,6 +158,9 @@ func (g gauges) Collect(out chan<- prometheus.Metric) {
 	for door, n := range open {
 		gauge(descConnections, float64(n), door)
 	}
+	opened, failed := g.s.endpointDoorsCount()
+	gauge(descEndpoints, float64(opened), "open")
+	gauge(descEndpoints, float64(failed), "failed")
 	if free, total, err := diskSpace(g.s.o.Data); err == nil {
 		gauge(descDisk, float64(free), "free")
 		gauge(descDisk, float64(total), "total")

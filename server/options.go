@@ -39,6 +39,12 @@ type Options struct {
 	Certificates []network.CertificateFile
 	// PrivateListeners are the doors inside the perimeter.
 	PrivateListeners []PrivateListener
+	// VirtualNetworks says how private endpoints are doors; a network that is not listed has none here.
+	VirtualNetworks []VirtualNetwork
+	// DNS answers for the names of registries.
+	DNS DNS
+	// TrustedProxies are the reverse proxies whose X-Forwarded-For says who the caller is, on public doors; none: nobody's.
+	TrustedProxies []netip.Prefix
 	// Locations that resources may have; none: Azure's public regions.
 	Locations []string
 	// InstallationKey is the file of the key that seals secrets; "": installation.key in Data.
@@ -51,6 +57,9 @@ type Options struct {
 	StallTimeout time.Duration
 	// AuditSoon lets the pull of a registry whose exports are enabled go when its record waits to be written, instead of when it is durable.
 	AuditSoon bool
+	// RegistryQuota is how many bytes each registry may hold; 0 is no bound. Throttle answers 429 to what exceeds the rates that the service documents for a registry's SKU.
+	RegistryQuota int64
+	Throttle      bool
 	// GCInterval is how often unused content is collected (0: 1 h), GCGrace how long it stays before (0: 24 h).
 	GCInterval, GCGrace time.Duration
 	// MinFreeDisk is how many bytes must be free on the disk of Data for the server to be ready (0: 256 MiB).
@@ -236,6 +245,12 @@ func (o *Options) complete() error {
 		return err
 	}
 	if err := o.Storage.check(); err != nil {
+		return err
+	}
+	if err := o.completeNetworks(); err != nil {
+		return err
+	}
+	if err := o.completeDNS(); err != nil {
 		return err
 	}
 	hosts, err := o.hosts()

@@ -68,6 +68,16 @@ func (s *Server) Reload(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if err := s.reload(ctx, o, certs); err != nil {
+		return err
+	}
+	if err := s.Reconcile(ctx); err != nil {
+		s.log.Error("the configuration is in force, but the doors of private endpoints could not be brought up to date", "error", err)
+	}
+	return nil
+}
+
+func (s *Server) reload(ctx context.Context, o Options, certs *certificates) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.start == nil {
@@ -80,9 +90,10 @@ func (s *Server) Reload(ctx context.Context, o Options) error {
 	// From here on nothing can be refused.
 	s.certificates.Store(certs)
 	s.limits.set(o)
+	s.doors.Trust(o.TrustedProxies)
 	s.o, s.listeners = o, next
 	for _, l := range gone {
-		if l.want.registry != "" {
+		if l.want.registry != "" || l.want.network != "" {
 			l.door.Stop()
 			continue
 		}
@@ -145,6 +156,8 @@ func (s *Server) rearrange(ctx context.Context, o Options) (next, gone, fresh []
 // key is a listener's key in the configuration.
 func key(w wanted) string {
 	switch {
+	case w.network != "":
+		return networksKey
 	case w.registry != "":
 		return "privateListeners"
 	case w.is(doorPublic):
@@ -162,7 +175,7 @@ func (s *Server) unchangeable(o Options) error {
 		{"data", s.o.Data, o.Data}, {"database", s.o.Database, o.Database}, {"host", s.o.named(), o.named()}, {"registrySuffix", s.o.RegistrySuffix, o.RegistrySuffix},
 		{"locations", s.o.Locations, o.Locations}, {"installationKey", s.o.InstallationKey, o.InstallationKey}, {"acme", s.o.ACME, o.ACME}, {"webhooks", s.o.Webhooks, o.Webhooks},
 		{"upstreams", s.o.Upstreams, o.Upstreams}, {"storage", s.o.Storage.URL, o.Storage.URL}, {"storageKeyFile", s.o.Storage.KeyFile, o.Storage.KeyFile}, {"storageRoots", s.o.Storage.Roots, o.Storage.Roots},
-		{"minFreeDisk", s.o.MinFreeDisk, o.MinFreeDisk},
+		{"dns", s.o.DNS, o.DNS}, {"minFreeDisk", s.o.MinFreeDisk, o.MinFreeDisk}, {"auditMode", s.o.AuditSoon, o.AuditSoon}, {"registryQuota", s.o.RegistryQuota, o.RegistryQuota}, {"throttle", s.o.Throttle, o.Throttle},
 	} {
 		a, b := reflect.ValueOf(v.was), reflect.ValueOf(v.now)
 		if a.Kind() == reflect.Slice && a.Len() == 0 && b.Len() == 0 {

@@ -29,6 +29,7 @@ import (
 	"github.com/embargo-registry/embargo/providers/authorization"
 	"github.com/embargo-registry/embargo/providers/containerregistry"
 	"github.com/embargo-registry/embargo/providers/containment"
+	vnets "github.com/embargo-registry/embargo/providers/network"
 	"github.com/embargo-registry/embargo/providers/resources"
 	"github.com/embargo-registry/embargo/registry"
 )
@@ -100,6 +101,15 @@ func (s *Server) openRooms(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, r.audit.Close)
+	tally := audit.NewTally(r.audit.Note, s.o.Clock)
+	s.tally.Store(tally)
+	counting, stop := context.WithCancel(context.Background())
+	counted := make(chan struct{})
+	go func() {
+		defer close(counted)
+		tally.Run(counting)
+	}()
+	s.closers = append(s.closers, func() error { stop(); <-counted; return nil })
 	if r.jobs, err = job.New(job.Options{DB: s.db, Node: node, Workers: jobWorkers, Log: s.log, Count: s.metrics.job}); err != nil {
 		return err
 	}
@@ -131,7 +141,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	registries, err := registry.New(registry.Options{DB: s.db, Blobs: blobs, Gate: gate, Audit: r.audit, Identity: r.identity, Upstream: outside, Keyring: s.ring, Log: s.log})
+	registries, err := registry.New(registry.Options{DB: s.db, Blobs: blobs, Gate: gate, Audit: r.audit, Identity: r.identity, Upstream: outside, Keyring: s.ring, Log: s.log, Quota: s.o.RegistryQuota})
 	if err != nil {
 		return err
 	}
@@ -142,7 +152,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 		return err
 	}
 	hooks.Handle(r.jobs)
-	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Log: s.log}); err != nil {
+	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Refused: s.refusedRequest, Log: s.log, Throttle: s.o.Throttle, Clock: s.o.Clock}); err != nil {
 		return err
 	}
 	source := func(req *http.Request) (address, zone string) {
@@ -154,6 +164,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 			resources.Namespace(resources.Options{Identity: r.identity}),
 			authorization.Namespace(authorization.Options{Identity: r.identity}),
 			containerregistry.Namespace(s.namespace(hooks, outside)),
+			vnets.Namespace(vnets.Options{Suffix: s.hosts.Suffix(), Fence: s.fence}),
 			containment.Namespace(),
 		}})
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/dial"
 	"github.com/embargo-registry/embargo/durable"
 	"github.com/embargo-registry/embargo/meta"
@@ -45,6 +46,7 @@ type Server struct {
 	certificates atomic.Pointer[certificates]
 	acme         *network.Certifier
 	metrics      *metrics
+	tally        atomic.Pointer[audit.Tally]
 	limits       limits
 	doors        *network.Doors
 	started      time.Time
@@ -54,8 +56,13 @@ type Server struct {
 	turning   sync.Mutex // held while the installation key is rotated
 	mu        sync.Mutex
 	listeners []*listener
-	welcome   Welcome
-	start     func(serve func() error)
+	// endpointDoors are the doors of private endpoints: mu guards them too, and only who holds endpointsMu changes them.
+	endpointsMu   sync.Mutex
+	endpointDoors []*endpointDoor
+	entrances     atomic.Pointer[entrances]
+	resolvers     []*resolver
+	welcome       Welcome
+	start         func(serve func() error)
 
 	// closers undo what New made, last first.
 	closers []func() error
@@ -98,6 +105,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	o.Clock = newSteady(o.Clock, sinceBoot, o.Log).now
 	s := &Server{o: o, log: o.Log, started: time.Now(), metrics: newMetrics(o.Version)}
 	s.limits.set(o)
+	s.entrances.Store(&entrances{})
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -148,6 +156,12 @@ func (s *Server) open(ctx context.Context) error {
 		return err
 	}
 	if err := s.reconcile(ctx); err != nil {
+		return err
+	}
+	if err := s.Reconcile(ctx); err != nil {
+		return err
+	}
+	if err := s.openDNS(ctx); err != nil {
 		return err
 	}
 	// The secret made here is told once, so nothing that may fail stands between its making and its writing down.
@@ -334,10 +348,8 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	start(socket.run)
-	for _, l := range s.doorsNow() {
-		start(func() error { return l.door.Serve(l.handler) })
-	}
 	s.startable(start)
+	s.serveDNS(start)
 	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopJobs()
 	jobsDone := make(chan struct{})
@@ -346,6 +358,7 @@ func (s *Server) Run(ctx context.Context) error {
 		var collecting sync.WaitGroup
 		collecting.Go(func() { s.collector(jobs) })
 		collecting.Go(func() { s.purger(jobs) })
+		collecting.Go(func() { s.retryDoors(jobs) })
 		defer collecting.Wait()
 		if err := s.rooms.run(jobs); err != nil {
 			select {
@@ -368,6 +381,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.startable(nil)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.DrainTimeout)
 	defer cancel()
+	s.stopDNS(drain)
 	errs = append(errs, s.drain(drain)...)
 	errs = append(errs, socket.close(drain))
 	serving.Wait()
@@ -385,8 +399,15 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// startable says by what Reload starts listeners; nil: nothing is served, and nothing can be reloaded.
+// startable serves the doors that are open, and says by what later ones are started; nil: nothing is served, and nothing can be reloaded.
 func (s *Server) startable(start func(serve func() error)) {
+	s.endpointsMu.Lock()
+	defer s.endpointsMu.Unlock()
+	if start != nil {
+		for _, l := range s.doorsNow() {
+			start(func() error { return l.door.Serve(l.handler) })
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.start = start

@@ -184,7 +184,7 @@ func (s *Server) openBlobs(ctx context.Context) (*blob.Store, error) {
 	}
 	s.closers = append(s.closers, func() error { blobs.Settle(); return nil })
 	if !s.o.Storage.folder() {
-		s.rooms.ready.checks = append(s.rooms.ready.checks, check{"storage", func(ctx context.Context) error {
+		s.rooms.ready.checks = append(s.rooms.ready.checks, check{name: "storage", fn: func(ctx context.Context) error {
 			if err := blobs.Healthy(ctx); err != nil {
 				return fmt.Errorf("%s does not answer: %w", blobs.Place(), err)
 			}

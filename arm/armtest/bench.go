@@ -165,6 +165,8 @@ var masks = []struct {
 	{regexp.MustCompile(`skipToken=[A-Za-z0-9_-]+`), "skipToken=<token>"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}(\+00:00|Z)`), "<time$1>"},
 	{regexp.MustCompile(`(doors|vaults|delete-[a-z0-9]+)-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "$1-<guid>"},
+	{regexp.MustCompile(`("resourceGuid": "|\.nic\.| with resource guid )[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "$1<guid>"},
+	{regexp.MustCompile(`([a-z0-9]{5,50})\.[0-9a-f]{32}\b`), "$1.<hex>"},
 }
 
 // Scripts plays the scripts of a folder on both databases: each section is a request, "=>" and the answer to it. With -update the answers are

@@ -213,7 +213,7 @@ func auditLine(row map[string]any) []string {
 		action = rest
 	}
 	reason := get("reason")
-	if n := get("count"); n != "" {
+	if n := get("count"); n != "" && n != "1" {
 		reason = strings.TrimSpace(n + " times " + reason)
 	}
 	return []string{at, get("outcome"), get("route"), action, what, caller, from, reason}

@@ -6,5 +6,5 @@ import "github.com/spf13/cobra"
 
 // serverCommands start the server or speak to the one of the same machine, so they are where it runs: on Linux.
 func serverCommands() []*cobra.Command {
-	return []*cobra.Command{serveCommand(), principalCommand(), keysCommand(), auditCommand(), backupCommand(), restoreCommand(), configCommand(), statusCommand(), gcCommand(), scrubCommand()}
+	return []*cobra.Command{networkCommand(), serveCommand(), principalCommand(), keysCommand(), auditCommand(), backupCommand(), restoreCommand(), configCommand(), statusCommand(), gcCommand(), scrubCommand()}
 }

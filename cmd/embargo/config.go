@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strconv"
@@ -155,13 +154,33 @@ func keys() []key {
 					secure := l.TLS == nil || *l.TLS
 					clients, err := prefixes(l.Clients)
 					if err != nil {
-						return err
+						return fmt.Errorf("clients: %w", err)
 					}
 					s.server.PrivateListeners = append(s.server.PrivateListeners, server.PrivateListener{
 						Address: l.Address, Registry: l.Registry, TLS: secure, TLSTerminated: l.TLSTerminated, Clients: clients})
 				}
 				return nil
 			})},
+		{name: "virtualNetworks", unit: "list of {id, door, port, tls, tlsTerminated, interfaces, clients, listen, from, links, proxyListen}",
+			doc: "How the private endpoints of virtual networks are doors of this server (docs/networks.md). `id` is the ARM id of the network. `door: address` listens on the endpoints' own addresses, at `port` (443), by the network " +
+				"`interfaces` named (none: any), for `clients` (addresses and CIDR ranges; none: all). `door: proxy` listens at the address `listen` for the load balancers listed in `from`, which speak the PROXY protocol, version 2; `links` says which private link " +
+				"(AWS `vpce-…`, Azure link id, GCP connection id) leads to which private endpoint, by ARM id. `door: none` (the default) has no door. `proxyListen` is a CONNECT proxy for clients inside. `tls` and `tlsTerminated` are as those of privateListeners.",
+			put: rows(putNetworks)},
+		{name: "dns", unit: "{listen, public, networks: list of {network, listen}, ttl}",
+			doc: "A small DNS server for the names of registries, over UDP and TCP. At `listen` everybody gets the addresses `public` for a registry that is there (none: NXDOMAIN). At the resolver address of a virtual network (`network` is its ARM id, listed in virtualNetworks) " +
+				"the names of a registry with an approved endpoint there get the endpoint's addresses. It offers no recursion and no zone transfer. `ttl` (10s) is how long an answer may be kept.",
+			put: rows1(putDNS)},
+		{name: "trustedProxies", flag: "trusted-proxies", unit: "addresses and CIDR ranges", list: true,
+			doc: "Reverse proxies before the public listener whose X-Forwarded-For says who the caller is, in logs, records and IP rules. It never changes from which side a connection comes. Empty: nobody's counts.",
+			put: func(s *settings, v any) error {
+				var all []string
+				if err := texts(func(_ *settings, v []string) { all = v })(s, v); err != nil {
+					return err
+				}
+				var err error
+				s.server.TrustedProxies, err = prefixes(all)
+				return err
+			}},
 		{name: "locations", flag: "locations", unit: "region names", list: true,
 			doc: "The locations that resources may have. Empty: the public regions of Azure.",
 			put: texts(func(s *settings, v []string) { s.server.Locations = v })},
@@ -190,6 +209,25 @@ func keys() []key {
 				s.server.AuditSoon = mode == "available"
 				return nil
 			}},
+		{name: "registryQuota", flag: "registry-quota", fallback: "unlimited", unit: "MiB, or unlimited",
+			doc: "How much each registry may hold, its content counted once. A push or an import beyond it is refused (403 DENIED).",
+			put: func(s *settings, v any) error {
+				s.server.RegistryQuota = 0
+				if v == "unlimited" {
+					return nil
+				}
+				return number(func(s *settings, n int64) { s.server.RegistryQuota = n << 20 })(s, v)
+			}},
+		{name: "throttle", flag: "throttle", fallback: "off", unit: "off or acr",
+			doc: "`acr` answers 429 with Retry-After to data-plane requests beyond the rates that Azure Container Registry documents for the registry's SKU, per registry and per identity.",
+			put: func(s *settings, v any) error {
+				t := fmt.Sprint(v)
+				if t != "off" && t != "acr" {
+					return fmt.Errorf("%q is neither off nor acr", t)
+				}
+				s.server.Throttle = t == "acr"
+				return nil
+			}},
 		{name: "gcInterval", flag: "gc-interval", fallback: "1h", unit: "duration (s, m, h)",
 			doc: "How often content that nothing needs any more is collected.",
 			put: duration(func(s *settings, d time.Duration) { s.server.GCInterval = d })},
@@ -215,38 +253,6 @@ func keys() []key {
 				return nil
 			}},
 	}
-}
-
-type upstreamRegistry struct {
-	Host      string   `yaml:"host"`
-	At        string   `yaml:"at"`
-	Tokens    []string `yaml:"tokens"`
-	Redirects []string `yaml:"redirects"`
-	Inside    bool     `yaml:"inside"`
-}
-
-type privateListener struct {
-	Address       string   `yaml:"address"`
-	Registry      string   `yaml:"registry"`
-	TLS           *bool    `yaml:"tls"`
-	TLSTerminated bool     `yaml:"tlsTerminated"`
-	Clients       []string `yaml:"clients"`
-}
-
-// prefixes reads addresses and CIDR ranges.
-func prefixes(texts []string) ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, t := range texts {
-		p, err := netip.ParsePrefix(t)
-		if a, addrErr := netip.ParseAddr(t); addrErr == nil {
-			p, err = netip.PrefixFrom(a, a.BitLen()), nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("clients: %q is neither an address nor a CIDR range", t)
-		}
-		out = append(out, p.Masked())
-	}
-	return out, nil
 }
 
 func duration(set func(*settings, time.Duration)) func(*settings, any) error {

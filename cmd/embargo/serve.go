@@ -27,7 +27,7 @@ func serveCommand() *cobra.Command {
 		Short: "Start an installation",
 		Long: "Start an installation: resource manager, authority and registries on one TLS port, and a CONNECT proxy by which clients reach them without DNS.\n" +
 			"The first start makes everything it needs in the data directory. Each flag can also be set in the environment or in a YAML file (--config);\n" +
-			"certificates, acme, webhooks, upstreams and privateListeners can be set only there. docs/configuration.md lists every key.",
+			"certificates, acme, webhooks, upstreams, privateListeners, virtualNetworks and dns can be set only there. docs/configuration.md lists every key.",
 		Args: noArgs,
 	}
 	c.Flags().SortFlags = false

@@ -9,6 +9,7 @@ import (
 	"github.com/embargo-registry/embargo/providers/containerregistry/cacherules"
 	"github.com/embargo-registry/embargo/providers/containerregistry/credentialsets"
 	"github.com/embargo-registry/embargo/providers/containerregistry/exportpipelines"
+	"github.com/embargo-registry/embargo/providers/containerregistry/privateendpointconnections"
 	"github.com/embargo-registry/embargo/providers/containerregistry/registries"
 	"github.com/embargo-registry/embargo/providers/containerregistry/replications"
 	"github.com/embargo-registry/embargo/providers/containerregistry/scopemaps"
@@ -50,6 +51,7 @@ func Types(o Options) []arm.Resource {
 		cacherules.Type(o.CacheRules),
 		credentialsets.Type(o.CredentialSets),
 		exportpipelines.Type(o.Identity),
+		privateendpointconnections.Type(privateendpointconnections.Options{Fence: o.Fence}),
 		replications.Type(),
 		scopemaps.Type(o.Identity),
 		tokens.Type(o.Identity),

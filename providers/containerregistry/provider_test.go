@@ -19,6 +19,7 @@ import (
 	"github.com/embargo-registry/embargo/providers/containerregistry/cacherules"
 	"github.com/embargo-registry/embargo/providers/containerregistry/registries"
 	"github.com/embargo-registry/embargo/providers/containment"
+	vnets "github.com/embargo-registry/embargo/providers/network"
 	"github.com/embargo-registry/embargo/providers/resources"
 )
 
@@ -36,12 +37,12 @@ func options(s *identity.Service) containerregistry.Options {
 }
 
 func declare(s *identity.Service) []arm.Namespace {
-	return []arm.Namespace{resources.Namespace(resources.Options{Identity: s}), containerregistry.Namespace(options(s)), containment.Namespace()}
+	return []arm.Namespace{resources.Namespace(resources.Options{Identity: s}), containerregistry.Namespace(options(s)), vnets.Namespace(vnets.Options{Suffix: "azurecr.localhost", Fence: func(context.Context, string, int64) error { return nil }}), containment.Namespace()}
 }
 
 // TestPropertiesPage: docs/properties.md says what the declarations say, and each property says what becomes of it.
 func TestPropertiesPage(t *testing.T) {
-	types := append(containerregistry.Types(options(nil)), containment.Types()...)
+	types := append(append(containerregistry.Types(options(nil)), vnets.Types(vnets.Options{})...), containment.Types()...)
 	if unsaid := arm.Unsaid(types...); len(unsaid) > 0 {
 		t.Errorf("properties without a stance: %v", unsaid)
 	}

@@ -128,7 +128,7 @@ func TestFloors(t *testing.T) {
 }
 
 // shared are folders that declare no type: they serve the types of their namespace.
-var shared = []string{"providers/containerregistry/managed"}
+var shared = []string{"providers/containerregistry/managed", "providers/containerregistry/connections", "providers/network/space"}
 
 // related: a provider's package lists its own types' folders, and the shared folders of its namespace serve them.
 func related(a, b string) bool {

@@ -11,6 +11,7 @@ import (
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/providers/containerregistry/connections"
 	"github.com/embargo-registry/embargo/registry"
 	"github.com/embargo-registry/embargo/webhook"
 )
@@ -155,8 +156,13 @@ func (k kind) listUsages(tx *arm.Tx, c arm.Call[arm.None]) (usages, error) {
 	}
 	hooks := len(tx.World().Children(c.ID, TypeName+"/webhooks"))
 	out := usages{[]usage{{"Size", included[row.SKU], size, "Bytes"}, {"Webhooks", int64(webhook.Most(row.SKU)), int64(hooks), "Count"}}}
+	links, err := connections.Rows(tx.Meta(), row.ID)
+	if err != nil {
+		return usages{}, err
+	}
 	if row.SKU == premium {
-		out.Value = append(out.Value, usage{"Geo-replications", -1, 1, "Count"}, usage{"IPRules", 200, int64(len(row.IPRules)), "Count"})
+		out.Value = append(out.Value, usage{"Geo-replications", -1, 1 + int64(len(tx.World().Children(c.ID, Replications))), "Count"}, usage{"IPRules", 200, int64(len(row.IPRules)), "Count"},
+			usage{"PrivateEndpointConnections", connections.Most, int64(len(links)), "Count"})
 	}
 	tokens, maps, err := k.o.Identity.CountRegistryTokens(tx.Meta(), row.ID)
 	out.Value = append(out.Value, usage{"ScopeMaps", 50000, maps, "Count"}, usage{"Tokens", 50000, tokens, "Count"})
@@ -189,6 +195,13 @@ func (k kind) links(tx *arm.Tx, c arm.Call[arm.None]) (linkList, error) {
 	r := linkResource{Type: TypeName + "/privateLinkResources", ID: c.ID.Child("privateLinkResources", linkGroup).String(), Name: linkGroup}
 	r.Properties.GroupID = linkGroup
 	r.Properties.Members = []string{linkGroup, linkGroup + "_data_" + strings.ToLower(row.Location)}
+	for _, replica := range tx.World().Children(c.ID, Replications) {
+		var d struct{ Location string }
+		if err := replica.Decode(&d); err != nil {
+			return linkList{}, err
+		}
+		r.Properties.Members = append(r.Properties.Members, linkGroup+"_data_"+strings.ToLower(strings.ReplaceAll(d.Location, " ", "")))
+	}
 	r.Properties.Zones = []string{"privatelink." + k.o.Suffix}
 	return linkList{[]linkResource{r}}, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/providers/containerregistry/connections"
 )
 
 const (
@@ -54,7 +55,40 @@ func admit(w arm.World, c arm.Change[document]) []*fault.Fault {
 		faults = append(faults, fault.New(fault.BadRequest, "The registry '%s' can't have the retention policy and the soft delete policy enabled together: disable one of them.", c.ID.Name()).
 			At("properties.policies.softDeletePolicy.status"))
 	}
+	faults = append(faults, admitReplicas(w, c)...)
+	if links := w.Children(c.ID, connections.TypeName); len(links) > 0 && c.Want.SKU.Name != premium {
+		var ids []string
+		for _, it := range links {
+			ids = append(ids, it.ID.String())
+		}
+		faults = append(faults, fault.New(fault.BadRequest, "The registry '%s' can't have the SKU %s while it has private endpoint connections, which need Premium. Delete their private endpoints, or the connections, first: az network private-endpoint-connection delete --id %s",
+			c.ID.Name(), c.Want.SKU.Name, strings.Join(ids, " ")).At("sku.name"))
+	}
 	return append(faults, admitRules(p.NetworkRuleSet)...)
+}
+
+// Replications is the type of a registry's further regions.
+const Replications = "Microsoft.ContainerRegistry/registries/replications"
+
+// admitReplicas: further regions need Premium, and no soft delete.
+func admitReplicas(w arm.World, c arm.Change[document]) []*fault.Fault {
+	lacks := c.Want.SKU.Name != premium
+	soft := c.Want.Properties.Policies.SoftDelete.Status == enabled
+	if !lacks && !soft {
+		return nil
+	}
+	var names []string
+	for _, r := range w.Children(c.ID, Replications) {
+		names = append(names, r.ID.Name())
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	what, at := "the SKU "+c.Want.SKU.Name, "sku.name"
+	if soft {
+		what, at = "the soft delete policy enabled", "properties.policies.softDeletePolicy.status"
+	}
+	return []*fault.Fault{fault.New(fault.BadRequest, "The registry '%s' can't have %s while it has replications (%s). Delete them first.", c.ID.Name(), what, strings.Join(names, ", ")).At(at)}
 }
 
 // admitDisabled holds what must be so while exports are disabled: Premium, no public access, and, when they become so, no export pipeline.

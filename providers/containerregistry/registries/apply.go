@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/embargo-registry/embargo/arm"
@@ -15,6 +16,7 @@ import (
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/providers/containerregistry/connections"
 	"github.com/embargo-registry/embargo/providers/containerregistry/managed"
 	"github.com/embargo-registry/embargo/registry"
 )
@@ -88,12 +90,41 @@ func taken(c arm.Change[document], err error) error {
 	return err
 }
 
+// showConnections shows the private endpoints; the first one switches the data endpoint on.
+func showConnections(tx *meta.Tx, id name.ResourceID, p *properties) error {
+	row, err := tx.RegistryByResource(id.String())
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil // being deleted
+	}
+	if err != nil {
+		return err
+	}
+	all, err := connections.Rows(tx, row.ID)
+	for _, e := range all {
+		p.PrivateConnections = append(p.PrivateConnections, connections.Of(id, e))
+		p.DataEndpoint = true
+	}
+	return err
+}
+
+// disconnect leaves the private endpoints of a registry that is gone with a connection to nothing.
+func disconnect(tx *meta.Tx, registry string) error {
+	all, err := tx.EndpointsOf(registry)
+	for _, e := range all {
+		e.Status, e.Description = meta.EndpointDisconnected, "The registry was deleted."
+		if err == nil {
+			_, err = tx.PutEndpoint(e)
+		}
+	}
+	return err
+}
+
 // drop removes what belongs to the registry; its content goes by a job, out of reach from the commit on.
 func (k kind) drop(tx *arm.Tx, c arm.Change[document], row meta.RegistryRow) error {
 	if row.ID == "" {
 		return nil
 	}
-	if err := errors.Join(tx.Meta().DeleteRegistry(row.ID), k.o.Identity.DropRegistry(tx.Meta(), row.ID), k.o.Identity.DropScope(tx.Meta(), c.ID),
+	if err := errors.Join(tx.Meta().DeleteRegistry(row.ID), disconnect(tx.Meta(), row.ID), k.o.Identity.DropRegistry(tx.Meta(), row.ID), k.o.Identity.DropScope(tx.Meta(), c.ID),
 		registry.Drop(tx.Meta(), row.ID)); err != nil {
 		return err
 	}
@@ -124,6 +155,7 @@ func (k kind) fill(tx *arm.Tx, c arm.Change[document]) error {
 		for i := range set.IPRules {
 			set.IPRules[i].Value = strings.TrimSuffix(set.IPRules[i].Value, "/32")
 		}
+		set.IPRules = once(set.IPRules)
 	}
 	tenant, err := k.o.Identity.Tenant(tx.Meta())
 	if err != nil {
@@ -135,6 +167,16 @@ func (k kind) fill(tx *arm.Tx, c arm.Change[document]) error {
 	}
 	c.Want.Identity = managed.Fill(c.Want.Identity, was, tenant, tx.NewID)
 	return nil
+}
+
+// once are the rules without those that say again what one before says.
+func once(rules []ipRule) []ipRule {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(rules, func(r ipRule) bool {
+		again := seen[r.Value]
+		seen[r.Value] = true
+		return again
+	})
 }
 
 // label is the first label of a registry's login server: its name, and a hash of the scope within which the name may be used again.
@@ -235,6 +277,7 @@ func (k kind) remark(tx *arm.Tx, c arm.Change[document]) {
 // view completes an answer.
 func (k kind) view(v arm.View, d *document) {
 	p := &d.Properties
+	v.Look(func(tx *meta.Tx) error { return showConnections(tx, v.ID, p) })
 	if p.DataEndpoint {
 		label, _, _ := strings.Cut(p.LoginServer, ".")
 		p.DataHosts = []string{label + "." + strings.ToLower(d.Location) + ".data." + k.o.Suffix}

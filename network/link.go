@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+	"github.com/pires/go-proxyproto/tlvparse"
+)
+
+// A PROXY header of version 2: its fixed part, and how long the rest may be.
+const (
+	headFixed = 16
+	headMost  = 4096
+)
+
+var (
+	errHead   = errors.New("no PROXY header of version 2 that is whole")
+	signature = []byte("\r\n\r\n\x00\r\nQUIT\n")
+)
+
+// unwrap reads the PROXY header of a load balancer's connection and places the connection by it. It reads not a byte more, so that the socket stays the connection's own.
+func (l *tunnelListener) unwrap(socket *net.TCPConn) {
+	balancer := address(socket)
+	_ = socket.SetDeadline(time.Now().Add(l.d.o.HeaderTimeout))
+	client, link, err := readHead(socket)
+	if err != nil {
+		l.close(socket, l.d.o.Zone, balancer, "proxy-header")
+		return
+	}
+	p := Peer{Zone: l.d.o.Links(link), Addr: balancer, via: balancer, by: link}
+	if client.IsValid() {
+		p.Addr = client
+	}
+	if reason := l.d.limits.Load().keeps(&p, 1); reason != "" {
+		l.close(socket, p.Zone, p.Addr, reason)
+		return
+	}
+	l.hand(socket, nil, p)
+}
+
+func (l *tunnelListener) close(socket *net.TCPConn, z Zone, client netip.AddrPort, reason string) {
+	_ = socket.SetLinger(0)
+	l.d.leave(socket)
+	l.d.refused(z, client, reason)
+}
+
+// readHead reads one header: whose connection it is, and the private link that it came by. For a connection of the load balancer's own (LOCAL) both are empty.
+func readHead(r io.Reader) (client netip.AddrPort, link string, err error) {
+	head := make([]byte, headFixed, headFixed+headMost)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return client, "", err
+	}
+	rest := int(binary.BigEndian.Uint16(head[14:]))
+	if !bytes.Equal(head[:len(signature)], signature) || rest > headMost {
+		return client, "", errHead
+	}
+	head = head[:headFixed+rest]
+	if _, err := io.ReadFull(r, head[headFixed:]); err != nil {
+		return client, "", err
+	}
+	switch head[12] {
+	case byte(proxyproto.LOCAL):
+		return client, "", nil
+	case byte(proxyproto.PROXY):
+	default:
+		return client, "", errHead
+	}
+	h, err := proxyproto.Read(bufio.NewReaderSize(bytes.NewReader(head), len(head)+1))
+	if err != nil {
+		return client, "", err
+	}
+	source, _, ok := h.TCPAddrs()
+	if !ok {
+		return client, "", errHead
+	}
+	client = source.AddrPort()
+	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
+	tlvs, err := h.TLVs()
+	if err != nil || !client.Addr().IsValid() {
+		return client, "", errHead
+	}
+	link, err = linkOf(tlvs)
+	return client, link, err
+}
+
+// linkOf is the private link that the values of a header name, as text. A header that names two is in error: nobody could say which one is meant.
+func linkOf(tlvs []proxyproto.TLV) (string, error) {
+	var links []string
+	for i := range tlvs {
+		one := tlvs[i : i+1]
+		if id := tlvparse.FindAWSVPCEndpointID(one); id != "" {
+			links = append(links, id)
+		}
+		if id, ok := tlvparse.FindAzurePrivateEndpointLinkID(one); ok {
+			links = append(links, strconv.FormatUint(uint64(id), 10))
+		}
+		if id, ok := tlvparse.ExtractPSCConnectionID(one); ok {
+			links = append(links, strconv.FormatUint(id, 10))
+		}
+	}
+	switch len(links) {
+	case 0:
+		return "", nil
+	case 1:
+		return links[0], nil
+	}
+	return "", errHead
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+)
+
+func aws(id string) proxyproto.TLV {
+	return proxyproto.TLV{Type: proxyproto.PP2Type(0xEA), Value: append([]byte{1}, id...)}
+}
+
+func azure(id uint32) proxyproto.TLV {
+	return proxyproto.TLV{Type: proxyproto.PP2Type(0xEE), Value: binary.LittleEndian.AppendUint32([]byte{1}, id)}
+}
+
+func gcp(id uint64) proxyproto.TLV {
+	return proxyproto.TLV{Type: proxyproto.PP2Type(0xE0), Value: binary.BigEndian.AppendUint64(nil, id)}
+}
+
+// header is a PROXY header of version 2 for a client at 192.0.2.7:1234.
+func header(t *testing.T, tlvs ...proxyproto.TLV) []byte {
+	t.Helper()
+	h := proxyproto.HeaderProxyFromAddrs(2, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 1234}, &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 443})
+	if err := h.SetTLVs(tlvs); err != nil {
+		t.Fatal(err)
+	}
+	b, err := h.Format()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// The link in the header of a listed load balancer places the connection, and the client's address is the header's. Everything that is no whole header of version 2 from
+// such an address is closed without an answer.
+func TestLinkPlacesTheConnection(t *testing.T) {
+	h := newHouse(t)
+	refused := make(chan string, 100)
+	mine := Zone{Kind: Private, Door: "pe", Registry: "mine", Endpoint: "e1"}
+	public := Zone{Kind: Public, Door: "balancer"}
+	d := h.open(t, DoorOptions{Zone: public, HeaderTimeout: 300 * time.Millisecond,
+		Links: func(link string) Zone {
+			switch link {
+			case "vpce-08d2bf15fac5001c9", "4026531839", "18446744073709551615":
+				return mine
+			}
+			return public
+		},
+		Limits:  Limits{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}},
+		Refused: func(_ Zone, a netip.AddrPort, reason string) { refused <- reason + " " + a.Addr().String() }}, h.says())
+
+	ask := func(from string, head []byte) string {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 5 * time.Second}
+		c, err := dialer.Dial("tcp", d.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_, _ = c.Write(append(bytes.Clone(head), "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"...))
+		b, _ := io.ReadAll(c)
+		_, body, _ := strings.Cut(string(b), "\r\n\r\n")
+		return body
+	}
+	const private, outside = "private/pe|mine|192.0.2.7:1234|false|HTTP/1.1", "public/balancer||192.0.2.7:1234|false|HTTP/1.1"
+	local := append(bytes.Clone(signature), 0x20, 0, 0, 0)
+	whole := header(t, aws("vpce-08d2bf15fac5001c9"))
+	long := bytes.Clone(whole)
+	binary.BigEndian.PutUint16(long[14:], 60000)
+	udp, unix, version3, command := bytes.Clone(whole), bytes.Clone(whole), bytes.Clone(whole), bytes.Clone(whole)
+	udp[13], unix[13], version3[12], command[12] = 0x12, 0x31, 0x31, 0x22
+	overrun := bytes.Clone(whole)
+	overrun[len(overrun)-25] = 0xff // a value that is longer than the header
+	for _, c := range []struct {
+		name, from string
+		head       []byte
+		want, why  string
+	}{
+		{"AWS", "127.0.0.2", whole, private, ""},
+		{"Azure", "127.0.0.2", header(t, azure(4026531839)), private, ""},
+		{"GCP", "127.0.0.2", header(t, gcp(18446744073709551615)), private, ""},
+		{"a link nobody knows", "127.0.0.2", header(t, aws("vpce-0")), outside, ""},
+		{"no link", "127.0.0.2", header(t), outside, ""},
+		{"a link with more behind it", "127.0.0.2", header(t, aws("vpce-08d2bf15fac5001c9\x00")), outside, ""},
+		{"two links", "127.0.0.2", header(t, aws("vpce-0"), aws("vpce-08d2bf15fac5001c9")), "", "proxy-header 127.0.0.2"},
+		{"two kinds of link", "127.0.0.2", header(t, azure(1), gcp(18446744073709551615)), "", "proxy-header 127.0.0.2"},
+		{"from an address that is not listed", "127.0.0.3", whole, "", "proxy-source 127.0.0.3"},
+		{"no header", "127.0.0.2", nil, "", "proxy-header 127.0.0.2"},
+		{"no header, and not listed", "127.0.0.3", nil, "", "proxy-source 127.0.0.3"},
+		{"version 1", "127.0.0.2", []byte("PROXY TCP4 192.0.2.7 10.0.0.1 1234 443\r\n"), "", "proxy-header 127.0.0.2"},
+		{"version 3", "127.0.0.2", version3, "", "proxy-header 127.0.0.2"},
+		{"an unknown command", "127.0.0.2", command, "", "proxy-header 127.0.0.2"},
+		{"a header that promises more than may be", "127.0.0.2", long, "", "proxy-header 127.0.0.2"},
+		{"a value that runs over the end", "127.0.0.2", overrun, "", "proxy-header 127.0.0.2"},
+		{"UDP", "127.0.0.2", udp, "", "proxy-header 127.0.0.2"},
+		{"a UNIX socket", "127.0.0.2", unix, "", "proxy-header 127.0.0.2"},
+	} {
+		if got := ask(c.from, c.head); got != c.want {
+			t.Errorf("%s: it was answered %q, want %q", c.name, got, c.want)
+		}
+		if c.why != "" {
+			if got := <-refused; got != c.why {
+				t.Errorf("%s: it was refused as %q, want %q", c.name, got, c.why)
+			}
+		}
+	}
+	if got := ask("127.0.0.2", local); !strings.HasPrefix(got, "public/balancer||127.0.0.2:") {
+		t.Errorf("LOCAL: %q", got)
+	}
+	truncated(t, d, whole)
+
+	// Who is listed no more is cut, and whose link is taken away can be.
+	l := dialFrom(t, "127.0.0.2", d)
+	if err := l.ask(string(whole) + hello); err != nil {
+		t.Fatal(err)
+	}
+	d.Cut(func(p *Peer) bool { return p.Link() == "vpce-08d2bf15fac5001c9" })
+	l.closed(t)
+	l = dialFrom(t, "127.0.0.2", d)
+	if err := l.ask(string(whole) + hello); err != nil {
+		t.Fatal(err)
+	}
+	d.Limit(Limits{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.9/32")}})
+	l.closed(t)
+}
+
+// truncated sends each beginning of a header and nothing more: the door gives it up after its time and keeps nothing of it.
+func truncated(t *testing.T, d *Door, whole []byte) {
+	t.Helper()
+	var all []net.Conn
+	for n := range len(whole) {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.0.0.2")}}
+		c, err := dialer.Dial("tcp", d.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write(whole[:n])
+		all = append(all, c)
+	}
+	for n, c := range all {
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		if got, _ := io.ReadAll(c); len(got) > 0 {
+			t.Errorf("%d bytes of a header were answered %q", n, got)
+		}
+		_ = c.Close()
+	}
+	until(t, d, 0)
+}
+
+// What asks a proxy of a virtual network for a name of one of its endpoints stands in that endpoint's zone.
+func TestProxyPlacesByTheNameAsked(t *testing.T) {
+	h := newHouse(t)
+	d := h.open(t, DoorOptions{Zone: Zone{Kind: Public, Door: "proxy"}, Connect: func(string) bool { return true },
+		Place: func(host string) Zone {
+			if Normal(host) == "mine" {
+				return Zone{Kind: Private, Door: "pe", Registry: "mine", Endpoint: "e1"}
+			}
+			return Zone{Kind: Public, Door: "proxy"}
+		}}, h.says())
+	for host, want := range map[string]string{"mine:443": "private/pe|mine|", "other:443": "public/proxy||"} {
+		l := dialFrom(t, "127.0.0.1", d)
+		_ = l.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = fmt.Fprintf(l, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\nGET / HTTP/1.1\r\nHost: mine\r\nConnection: close\r\n\r\n", host, host)
+		b, _ := io.ReadAll(l)
+		if !strings.Contains(string(b), "\r\n\r\n"+want) {
+			t.Errorf("%s: %s", host, b)
+		}
+	}
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/job"
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/meta/metatest"
+	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/registry"
+)
+
+// A registry takes what fits in its quota, each content counted once, and refuses the rest whichever way it comes; what is deleted makes room, other registries have their own.
+func TestQuota(t *testing.T) {
+	metatest.EachAlone(t, func(t *testing.T, db *meta.DB) {
+		const most = 10 << 10
+		w := newWorld(t, db, func(o *registry.Options) { o.Quota = most })
+		h, other := w.registry("full"), w.registry("other")
+		content := bytes.Repeat([]byte("x"), 6<<10)
+		push := func(h *host, repo string, content []byte) answer {
+			return h.send(h.request("POST", "/v2/"+repo+"/blobs/uploads/?digest="+string(name.DigestOf(content)), bytes.NewReader(content)))
+		}
+		refused := func(a answer, of string) {
+			t.Helper()
+			if a.status != 403 || a.code() != "DENIED" || !strings.Contains(string(a.body), "registryQuota") || !strings.Contains(string(a.body), of) {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		}
+		for range 4 { // the same content again, in two repositories, takes no more
+			h.blob("a", content)
+			h.blob("b", content)
+		}
+		more := bytes.Repeat([]byte("y"), 5<<10)
+		refused(push(h, "a", more), "full")
+		h.do(404, "HEAD", "/v2/a/blobs/"+string(name.DigestOf(more)), nil)
+		other.blob("a", more)
+		m := imageOf(`,"annotations":{"a":"`+strings.Repeat("z", 5<<10)+`"}`, content)
+		refused(h.send(h.request("PUT", "/v2/a/manifests/v1", bytes.NewReader(m), "Content-Type", mediaImage)), "full")
+		h.blob("a", bytes.Repeat([]byte("k"), 3<<10))
+
+		w.runJobs()
+		p, _ := w.principal("importer", "/subscriptions/"+w.first.Subscription, identity.RoleContributor)
+		other.image("app", "v1", strings.Repeat("s", 1<<10))
+		st := w.imported(registry.Import{Source: other.row.ID, Target: h.row.ID, Image: ref(t, "app:v1"), Tags: []name.Reference{ref(t, "imported:v1")}}, w.caller(p))
+		if st.Status != job.Failed || !strings.Contains(st.FaultMessage, "registryQuota") {
+			t.Errorf("an import beyond the quota: %s %s", st.Status, st.FaultMessage)
+		}
+		for _, repo := range []string{"a", "b"} {
+			h.do(202, "DELETE", "/v2/"+repo+"/blobs/"+string(name.DigestOf(content)), nil)
+		}
+		h.blob("a", more)
+	})
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/network"
+)
+
+// checkPath, under a registry's name, tells a caller how it is seen.
+const checkPath = "/embargo/network/check"
+
+// Seen is how a caller is seen by a registry. A registry that does not exist is answered as one that admits nobody, so that it tells nothing of others.
+type Seen struct {
+	Zone     string `json:"zone"`
+	Address  string `json:"address"`
+	Admitted bool   `json:"admitted"`
+	Rule     string `json:"rule"`
+	Why      string `json:"why"`
+}
+
+// checked answers checkPath, and hands everything else on to next.
+func (s *Server) checked(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != checkPath || r.Method != http.MethodGet {
+			next.ServeHTTP(w, r)
+			return
+		}
+		name, peer := s.locate()(r)
+		var row meta.RegistryRow
+		err := s.db.Read(r.Context(), func(tx *meta.Tx) error {
+			var err error
+			row, err = tx.RegistryByName(name)
+			return err
+		})
+		if err != nil && !errors.Is(err, meta.ErrNotFound) {
+			s.log.Error("network check", "error", err)
+			reply(w, http.StatusInternalServerError, map[string]string{"error": "The registry's rules could not be read."})
+			return
+		}
+		reply(w, http.StatusOK, seen(row, err == nil, peer))
+	})
+}
+
+// seen says what Enter decides, and why.
+func seen(row meta.RegistryRow, there bool, p *network.Peer) Seen {
+	v := Seen{Zone: p.Zone.String(), Address: p.Addr.Addr().String(), Admitted: there && network.Enter(row, p) == nil}
+	switch {
+	case v.Admitted && p.Endpoint != "":
+		v.Rule, v.Why = "privateEndpointConnections", "The connection came by a private endpoint that the registry has approved."
+	case v.Admitted && p.Kind == network.Private:
+		v.Rule, v.Why = "privateListeners", "The connection came by a private listener of the registry."
+	case v.Admitted && row.DefaultDeny:
+		v.Rule, v.Why = "networkRuleSet.ipRules", "The address is in a rule of the registry."
+	case v.Admitted:
+		v.Rule, v.Why = "publicNetworkAccess", "The registry is open to the public network."
+	case p.Kind == network.Private:
+		v.Rule, v.Why = "privateEndpointConnections", "The connection came by a private door that the registry has not approved, or there is no such registry."
+	default:
+		v.Rule, v.Why = "publicNetworkAccess", "The public network may not reach the registry, or the address is in none of its rules, or there is no such registry."
+	}
+	return v
+}

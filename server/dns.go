@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/network"
+)
+
+// DNS says how the installation answers for its names itself. The zero value answers nowhere.
+type DNS struct {
+	// Listen is where everybody is answered; "" or "off": nowhere. Public are the addresses that the names of registries have there; none: NXDOMAIN.
+	Listen string
+	Public []netip.Addr
+	// Networks are the resolver addresses of virtual networks.
+	Networks []DNSNetwork
+	// TTL is how long an answer may be kept (0: 10 s).
+	TTL time.Duration
+}
+
+// DNSNetwork is the resolver address of a virtual network.
+type DNSNetwork struct{ Network, Listen string }
+
+// The bounds of the DNS server: how many questions are answered at a time, how long an answer may take, and a connection over TCP wait.
+const (
+	dnsAtATime = 256
+	dnsAnswer  = 2 * time.Second
+	dnsIdle    = 5 * time.Second
+)
+
+func (o *Options) completeDNS() error {
+	d := &o.DNS
+	if d.TTL == 0 {
+		d.TTL = 10 * time.Second
+	}
+	if d.TTL < 0 || d.TTL > time.Hour {
+		return option("dns", "ttl: %s is not between 0 and 1h: a name that was taken away would live on", d.TTL)
+	}
+	d.Networks = slices.Clone(d.Networks)
+	taken := map[string]bool{}
+	listen := func(address string) error {
+		if err := bindable(address); err != nil {
+			return &OptionError{"dns", err}
+		}
+		if taken[address] {
+			return option("dns", "%s is given twice", address)
+		}
+		taken[address] = true
+		return nil
+	}
+	if !off(d.Listen) {
+		if err := listen(d.Listen); err != nil {
+			return err
+		}
+	}
+	for i, n := range d.Networks {
+		d.Networks[i].Network = strings.ToLower(n.Network)
+		if !slices.ContainsFunc(o.VirtualNetworks, func(v VirtualNetwork) bool { return v.ID == d.Networks[i].Network }) {
+			return option("dns", "networks: %q is not among virtualNetworks", n.Network)
+		}
+		if err := listen(n.Listen); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resolver answers at one address, over UDP and TCP.
+type resolver struct {
+	s       *Server
+	network string // "" for everybody
+	slots   chan struct{}
+	servers []*dns.Server
+}
+
+// openDNS binds the resolvers of the options.
+func (s *Server) openDNS(ctx context.Context) error {
+	all := slices.Clone(s.o.DNS.Networks)
+	if !off(s.o.DNS.Listen) {
+		all = append(all, DNSNetwork{Listen: s.o.DNS.Listen})
+	}
+	for _, n := range all {
+		r := &resolver{s: s, network: n.Network, slots: make(chan struct{}, dnsAtATime)}
+		lc := net.ListenConfig{}
+		packets, err := lc.ListenPacket(ctx, "udp", n.Listen)
+		if err != nil {
+			return &OptionError{"dns", err}
+		}
+		s.closers = append(s.closers, func() error { _ = packets.Close(); return nil })
+		stream, err := lc.Listen(ctx, "tcp", packets.LocalAddr().String()) // port 0: the one that UDP got
+		if err != nil {
+			return &OptionError{"dns", err}
+		}
+		s.closers = append(s.closers, func() error { _ = stream.Close(); return nil })
+		idle := func() time.Duration { return dnsIdle }
+		r.servers = []*dns.Server{
+			{PacketConn: packets, Handler: r, UDPSize: dns.MinMsgSize},
+			{Listener: &capped{Listener: stream, slots: make(chan struct{}, dnsAtATime)}, Handler: r, ReadTimeout: dnsAnswer, WriteTimeout: dnsAnswer, IdleTimeout: idle, MaxTCPQueries: 128},
+		}
+		s.resolvers = append(s.resolvers, r)
+	}
+	return nil
+}
+
+// capped is a listener that holds so many connections at a time as it has slots; further ones are closed.
+type capped struct {
+	net.Listener
+	slots chan struct{}
+}
+
+type cappedConn struct {
+	net.Conn
+	leave func()
+}
+
+func (l *capped) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.slots <- struct{}{}:
+			return &cappedConn{c, sync.OnceFunc(func() { <-l.slots })}, nil
+		default:
+			_ = c.Close()
+		}
+	}
+}
+
+func (c *cappedConn) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
+
+// ServeDNS answers one question.
+func (r *resolver) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	select {
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
+	default:
+		return // the client asks again
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), dnsAnswer)
+	defer cancel()
+	a := r.answer(ctx, q)
+	if _, udp := w.RemoteAddr().(*net.UDPAddr); udp {
+		a.Truncate(dns.MinMsgSize)
+	}
+	_ = w.WriteMsg(a)
+}
+
+// answer is what is said to q. Recursion is not offered, and zones are not handed out.
+func (r *resolver) answer(ctx context.Context, q *dns.Msg) *dns.Msg {
+	a := new(dns.Msg)
+	a.SetReply(q)
+	if len(q.Question) != 1 {
+		a.Rcode = dns.RcodeFormatError
+		return a
+	}
+	ask := q.Question[0]
+	switch {
+	case q.Opcode != dns.OpcodeQuery:
+		a.Rcode = dns.RcodeNotImplemented
+		return a
+	case ask.Qtype == dns.TypeAXFR || ask.Qtype == dns.TypeIXFR || ask.Qclass != dns.ClassINET || !dns.IsSubDomain(dns.Fqdn(r.s.hosts.Suffix()), strings.ToLower(ask.Name)):
+		a.Rcode = dns.RcodeRefused
+		return a
+	}
+	a.Authoritative = true
+	addresses, exists, err := r.look(ctx, strings.TrimSuffix(strings.ToLower(ask.Name), "."))
+	if err != nil {
+		r.s.log.Warn("a DNS question was not answered", "error", err)
+		a.Authoritative, a.Rcode = false, dns.RcodeServerFailure
+		return a
+	}
+	ttl := uint32(r.s.options().DNS.TTL / time.Second)
+	zone := dns.Fqdn(r.s.hosts.Suffix())
+	soa := &dns.SOA{Hdr: dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl}, Ns: zone, Mbox: "hostmaster." + zone,
+		Serial: 1, Refresh: 3600, Retry: 600, Expire: 86400, Minttl: ttl}
+	if !exists {
+		a.Rcode = dns.RcodeNameError
+	}
+	for _, address := range addresses {
+		head := dns.RR_Header{Name: ask.Name, Class: dns.ClassINET, Ttl: ttl}
+		switch {
+		case ask.Qtype == dns.TypeA && address.Is4():
+			head.Rrtype = dns.TypeA
+			a.Answer = append(a.Answer, &dns.A{Hdr: head, A: address.AsSlice()})
+		case ask.Qtype == dns.TypeAAAA && address.Is6():
+			head.Rrtype = dns.TypeAAAA
+			a.Answer = append(a.Answer, &dns.AAAA{Hdr: head, AAAA: address.AsSlice()})
+		}
+	}
+	switch {
+	case ask.Qtype == dns.TypeSOA && strings.EqualFold(ask.Name, zone):
+		a.Answer = append(a.Answer, soa)
+	case len(a.Answer) == 0:
+		a.Ns = append(a.Ns, soa)
+	}
+	return a
+}
+
+// look finds the addresses of a name: inside a virtual network those of its endpoint, elsewhere the public ones. exists says that the name is there, be it without an
+// address.
+func (r *resolver) look(ctx context.Context, name string) (addresses []netip.Addr, exists bool, err error) {
+	if name == r.s.hosts.Suffix() || name == "privatelink."+r.s.hosts.Suffix() {
+		return nil, true, nil
+	}
+	t := r.s.hosts.Lookup(name)
+	if t.Registry == "" {
+		return nil, false, nil
+	}
+	if r.network != "" {
+		if e := r.s.entrances.Load().find(func(e entrance) bool { return e.network == r.network && e.zone.Registry == t.Registry }); e != nil {
+			member := "registry"
+			if t.Role == network.DataHost {
+				member = "registry_data_" + t.Region
+			}
+			for _, a := range e.addresses {
+				if a.Member == member {
+					addresses = append(addresses, a.Address)
+				}
+			}
+			return addresses, len(addresses) > 0, nil
+		}
+	}
+	public := r.s.options().DNS.Public
+	if t.Private || len(public) == 0 {
+		return nil, false, nil
+	}
+	err = r.s.db.Read(ctx, func(tx *meta.Tx) error {
+		_, err := tx.RegistryByName(t.Registry)
+		return err
+	})
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil, false, nil
+	}
+	return public, err == nil, err
+}
+
+// serveDNS answers until the sockets are closed.
+func (s *Server) serveDNS(start func(func() error)) {
+	for _, r := range s.resolvers {
+		for _, server := range r.servers {
+			start(func() error {
+				if err := server.ActivateAndServe(); err != nil && !errors.Is(err, net.ErrClosed) {
+					return fmt.Errorf("DNS: %w", err)
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// stopDNS ends the answering.
+func (s *Server) stopDNS(ctx context.Context) {
+	for _, r := range s.resolvers {
+		for _, server := range r.servers {
+			_ = server.ShutdownContext(ctx)
+		}
+	}
+}

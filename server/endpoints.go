@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/network"
+)
+
+// doorsAgain is how often doors that could not be opened are tried again.
+const doorsAgain = 10 * time.Second
+
+// entrance is an approved private endpoint as connections are placed by it.
+type entrance struct {
+	zone      network.Zone
+	network   string
+	resource  string // lower-case ARM id
+	addresses []meta.EndpointAddress
+}
+
+// entrances are all approved endpoints whose registry is there. They are replaced whole, before the change that made them so is answered.
+type entrances []entrance
+
+// find is the endpoint that fits; nil when none does.
+func (all entrances) find(fits func(e entrance) bool) *entrance {
+	if at := slices.IndexFunc(all, fits); at >= 0 {
+		return &all[at]
+	}
+	return nil
+}
+
+// endpointDoor is the door of an address of an endpoint on one interface, or why there is none.
+type endpointDoor struct {
+	want     wanted
+	listener *listener // nil: it could not be opened
+	err      error
+}
+
+// Reconcile makes the doors be those of the private endpoints that are approved now: missing ones are opened, and those of endpoints that are gone or rejected are
+// closed and their connections reset. It is called after each commit that changes an endpoint or a registry, before the change is answered. A door that can't be
+// opened is no error: it is tried again, and readiness, log and metrics say so. Errors: the endpoints could not be read; the doors stay as they are, and nothing enters
+// by them that the registry's row does not let in.
+func (s *Server) Reconcile(ctx context.Context) error {
+	s.endpointsMu.Lock()
+	defer s.endpointsMu.Unlock()
+	return s.reconcileDoors(context.WithoutCancel(ctx))
+}
+
+func (s *Server) reconcileDoors(ctx context.Context) error {
+	o := s.options()
+	if len(o.VirtualNetworks) == 0 && len(s.endpointDoors) == 0 && len(*s.entrances.Load()) == 0 {
+		return nil
+	}
+	all, err := s.readEntrances(ctx, o)
+	if err != nil {
+		return fmt.Errorf("the private endpoints could not be read: %w", err)
+	}
+	s.entrances.Store(&all)
+	want, limits := o.wantedEndpoints(all)
+	s.closeEndpoints(want)
+	s.cutEndpoints(o, all)
+	for i, w := range want {
+		s.openEndpoint(ctx, w, limits[i])
+	}
+	return nil
+}
+
+// readEntrances reads the approved endpoints of the networks of the configuration, in the order of their ARM ids.
+func (s *Server) readEntrances(ctx context.Context, o Options) (all entrances, err error) {
+	err = s.db.Read(ctx, func(tx *meta.Tx) error {
+		all = entrances{}
+		rows, err := tx.Endpoints()
+		if err != nil {
+			return err
+		}
+		for _, e := range rows {
+			if e.Status != meta.EndpointApproved || !slices.ContainsFunc(o.VirtualNetworks, func(v VirtualNetwork) bool { return v.ID == strings.ToLower(e.Network) }) {
+				continue
+			}
+			row, err := tx.RegistryByID(e.Registry)
+			if errors.Is(err, meta.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			all = append(all, entrance{network.Zone{Kind: network.Private, Door: lastSegment(e.ResourceID), Registry: row.Name, Endpoint: e.ID},
+				strings.ToLower(e.Network), strings.ToLower(e.ResourceID), e.Addresses})
+		}
+		return nil
+	})
+	return all, err
+}
+
+// wantedEndpoints are the doors that the endpoints should have. An address that is bound to interfaces has one more, which takes in what comes in by any other, to refuse it.
+func (o *Options) wantedEndpoints(all entrances) (want []wanted, limits []network.Limits) {
+	add := func(w wanted, l network.Limits) {
+		want, limits = append(want, w), append(limits, l)
+	}
+	for _, e := range all {
+		at := slices.IndexFunc(o.VirtualNetworks, func(v VirtualNetwork) bool { return v.ID == e.network })
+		if at < 0 || o.VirtualNetworks[at].Door != DoorAddress {
+			continue
+		}
+		v := o.VirtualNetworks[at]
+		usual := network.Limits{MaxConnections: o.MaxConnections, Clients: v.Clients}
+		for _, a := range e.addresses {
+			w := wanted{door: e.zone.Door, address: net.JoinHostPort(a.Address.String(), strconv.Itoa(v.Port)), registry: e.zone.Registry, endpoint: e.zone.Endpoint,
+				tls: v.TLS, terminated: v.TLSTerminated}
+			if len(v.Interfaces) == 0 {
+				add(w, usual)
+				continue
+			}
+			// The one that takes in the rest comes first: among listeners of one address the kernel asks the newest first, so it must be the oldest. An IPv6 address goes
+			// without (there it asks the oldest first): what comes in elsewhere is refused by the kernel, and not on record.
+			if rest := (wanted{door: "address", address: w.address, shared: true, closed: true}); a.Address.Is4() {
+				w.shared = true
+				if !slices.Contains(want, rest) {
+					add(rest, network.Limits{Closed: "interface"})
+				}
+			}
+			for _, name := range v.Interfaces {
+				w.device = name
+				add(w, usual)
+			}
+		}
+	}
+	return want, limits
+}
+
+// closeEndpoints closes the doors that are wanted no more and resets their connections.
+func (s *Server) closeEndpoints(want []wanted) {
+	var stay []*endpointDoor
+	for _, d := range s.endpointDoors {
+		switch {
+		case slices.Contains(want, d.want):
+			stay = append(stay, d)
+		case d.listener != nil:
+			d.listener.door.Stop()
+			s.log.Info("the door of a private endpoint was closed", "endpoint", d.want.door, "address", d.want.address, "interface", d.want.device)
+		}
+	}
+	s.mu.Lock()
+	s.endpointDoors = stay
+	s.mu.Unlock()
+}
+
+// cutEndpoints resets the connections of load balancers and CONNECT proxies that stand for endpoints no longer, or for another one.
+func (s *Server) cutEndpoints(o Options, all entrances) {
+	for _, l := range s.doorsNow() {
+		if l.want.network == "" {
+			continue
+		}
+		l.door.Cut(func(p *network.Peer) bool {
+			if p.Link() != "" {
+				return s.linked(l.want.network, l.door.Zone())(p.Link()) != p.Zone
+			}
+			return p.Endpoint != "" && all.find(func(e entrance) bool { return e.zone == p.Zone }) == nil
+		})
+	}
+}
+
+// openEndpoint opens a door that is not there. The caller holds endpointsMu.
+func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits) {
+	at := slices.IndexFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want == w })
+	if at >= 0 && s.endpointDoors[at].listener != nil {
+		s.endpointDoors[at].listener.door.Limit(l)
+		return
+	}
+	d := &endpointDoor{want: w}
+	if !w.tls && !w.terminated && !w.closed && !loopback(w.address) {
+		d.err = fmt.Errorf("%s would serve plain HTTP beyond loopback: set tls: true for its virtual network, or tlsTerminated: true if a TLS terminator stands before it", w.address)
+	} else if other := s.taken(w); other != nil {
+		d.err = fmt.Errorf("the address %s is listened on for the private endpoint %s already: give the virtual networks different interfaces, or prefixes that do not overlap",
+			w.address, other.door)
+	} else if w.shared && !w.closed && !slices.ContainsFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want.closed && d.want.address == w.address && d.listener != nil }) {
+		d.err = fmt.Errorf("the address %s can't be listened on for what comes in by other interfaces", w.address)
+	} else {
+		d.listener, d.err = s.listen(ctx, w, l)
+	}
+	s.mu.Lock()
+	if at >= 0 {
+		before := s.endpointDoors[at].err
+		s.endpointDoors[at] = d
+		if d.err != nil && before != nil && before.Error() == d.err.Error() {
+			s.mu.Unlock()
+			return // it has been said
+		}
+	} else {
+		s.endpointDoors = append(s.endpointDoors, d)
+	}
+	start := s.start
+	s.mu.Unlock()
+	if d.err != nil {
+		s.log.Error("the door of a private endpoint could not be opened; its other doors, and the server, go on without it", "endpoint", w.door, "address", w.address, "interface", w.device, "error", d.err)
+		return
+	}
+	s.equip(d.listener)
+	if start != nil {
+		start(func() error { return d.listener.door.Serve(d.listener.handler) })
+	}
+	s.log.Info("the door of a private endpoint was opened", "endpoint", w.door, "registry", w.registry, "address", w.address, "interface", w.device)
+}
+
+// taken is the door of another endpoint that has the address on the same interface.
+func (s *Server) taken(w wanted) *wanted {
+	for _, d := range s.endpointDoors {
+		o := d.want
+		if d.listener != nil && o.address == w.address && o.endpoint != w.endpoint && !o.closed && !w.closed && (o.device == w.device || o.device == "" || w.device == "") {
+			return &o
+		}
+	}
+	return nil
+}
+
+// retryDoors tries doors again that could not be opened, until ctx ends.
+func (s *Server) retryDoors(ctx context.Context) {
+	tick := time.NewTicker(doorsAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if s.doorsFailed() == nil {
+			continue
+		}
+		if err := s.Reconcile(ctx); err != nil {
+			s.log.Error("private endpoints", "error", err)
+		}
+	}
+}
+
+// doorsFailed is why doors of endpoints are not open.
+func (s *Server) doorsFailed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, d := range s.endpointDoors {
+		if d.err != nil {
+			errs = append(errs, fmt.Errorf("private endpoint %s: %w", d.want.door, d.err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) endpointDoorsCount() (opened, failed int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.endpointDoors {
+		if d.err != nil {
+			failed++
+		} else {
+			opened++
+		}
+	}
+	return opened, failed
+}
+
+// linked says where a connection stands that came by a private link of a network's load balancers.
+func (s *Server) linked(id string, outside network.Zone) func(link string) network.Zone {
+	return func(link string) network.Zone {
+		o := s.options()
+		at := slices.IndexFunc(o.VirtualNetworks, func(v VirtualNetwork) bool { return v.ID == id })
+		if at < 0 || link == "" {
+			return outside
+		}
+		resource := o.VirtualNetworks[at].Links[link]
+		e := s.entrances.Load().find(func(e entrance) bool { return resource != "" && e.resource == resource && e.network == id })
+		if e == nil {
+			return outside
+		}
+		return e.zone
+	}
+}
+
+// placed says where a connection stands that asked a network's CONNECT proxy for a host.
+func (s *Server) placed(id string, outside network.Zone) func(host string) network.Zone {
+	return func(host string) network.Zone {
+		t := s.hosts.Lookup(host)
+		e := s.entrances.Load().find(func(e entrance) bool { return t.Registry != "" && e.network == id && e.zone.Registry == t.Registry })
+		if e == nil {
+			return outside
+		}
+		return e.zone
+	}
+}
+
+// options are those in force.
+func (s *Server) options() Options {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.o
+}
+
+// fence makes a committed change of a registry's row hold for what is under way, doors of private endpoints among it.
+func (s *Server) fence(ctx context.Context, registry string, epoch int64) error {
+	return errors.Join(s.rooms.gate.Fence(ctx, registry, epoch), s.Reconcile(ctx))
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// The ways in which the private endpoints of a virtual network are doors of this server.
+const (
+	// DoorNone: they exist as resources and have no door here.
+	DoorNone = "none"
+	// DoorAddress: the server listens on the endpoints' own addresses.
+	DoorAddress = "address"
+	// DoorProxy: load balancers connect, and say by the PROXY protocol by which private link their client came.
+	DoorProxy = "proxy"
+)
+
+// VirtualNetwork says how the private endpoints of one virtual network are reached.
+type VirtualNetwork struct {
+	// ID is the ARM id of the Microsoft.Network/virtualNetworks.
+	ID string
+	// Door is one of the above; "": DoorNone.
+	Door string
+	// Port that the endpoints' addresses are listened on; 0: 443.
+	Port int
+	// TLS and TLSTerminated are as those of a PrivateListener.
+	TLS, TLSTerminated bool
+	// Interfaces are the network interfaces that the clients of the network come in by; none: any. Clients are their addresses; none: all.
+	Interfaces []string
+	Clients    []netip.Prefix
+	// Listen is where load balancers connect (DoorProxy), From their addresses, Links which private link (AWS vpce-…, Azure link id, GCP connection id) leads to which
+	// private endpoint (its ARM id).
+	Listen string
+	From   []netip.Prefix
+	Links  map[string]string
+	// ProxyListen is a CONNECT proxy for clients inside the network; "" or "off": none.
+	ProxyListen string
+}
+
+var (
+	networkID   = regexp.MustCompile(`(?i)^/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Network/virtualNetworks/[^/]+$`)
+	endpointID  = regexp.MustCompile(`(?i)^/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.Network/privateEndpoints/[^/]+$`)
+	deviceName  = regexp.MustCompile(`^[^\s/:]{1,15}$`)
+	linkText    = regexp.MustCompile(`^(vpce-[0-9a-z]+|[0-9]{1,20})$`)
+	networksKey = "virtualNetworks"
+)
+
+// name is the last segment of the network's ARM id.
+func (v VirtualNetwork) name() string { return lastSegment(v.ID) }
+
+func lastSegment(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
+
+// completeNetworks checks the virtual networks and fills in what is left out. The options keep none of the caller's slices.
+func (o *Options) completeNetworks() error {
+	o.VirtualNetworks = slices.Clone(o.VirtualNetworks)
+	seen := map[string]bool{}
+	for i := range o.VirtualNetworks {
+		v := &o.VirtualNetworks[i]
+		if err := v.complete(); err != nil {
+			return option(networksKey, "entry %d: %w", i+1, err)
+		}
+		if seen[v.ID] {
+			return option(networksKey, "entry %d: the network %s is there twice", i+1, v.ID)
+		}
+		seen[v.ID] = true
+	}
+	for _, p := range o.TrustedProxies {
+		if p.Bits() == 0 {
+			return option("trustedProxies", "%s is every address: a proxy that everyone may be is none", p)
+		}
+	}
+	return nil
+}
+
+func (v *VirtualNetwork) complete() error {
+	if !networkID.MatchString(v.ID) {
+		return option("id", "%q is no ARM id of a Microsoft.Network/virtualNetworks", v.ID)
+	}
+	v.ID = strings.ToLower(v.ID)
+	if v.Door == "" {
+		v.Door = DoorNone
+	}
+	if v.Port == 0 {
+		v.Port = 443
+	}
+	switch {
+	case v.Port < 0 || v.Port > 65535:
+		return option("port", "%d is no port", v.Port)
+	case v.TLS && v.TLSTerminated:
+		return option("tlsTerminated", "it is for a network with tls: false")
+	case v.Door != DoorProxy && (v.Listen != "" || len(v.From)+len(v.Links) > 0):
+		return option("listen", "listen, from and links are for door: proxy")
+	}
+	for _, n := range v.Interfaces {
+		if !deviceName.MatchString(n) {
+			return option("interfaces", "%q is no name of a network interface", n)
+		}
+	}
+	if !off(v.ProxyListen) {
+		if err := bindable(v.ProxyListen); err != nil {
+			return &OptionError{"proxyListen", err}
+		}
+	}
+	switch v.Door {
+	case DoorNone, DoorAddress:
+		return nil
+	case DoorProxy:
+		return v.completeProxy()
+	}
+	return option("door", "%q is none of address, proxy and none", v.Door)
+}
+
+func (v *VirtualNetwork) completeProxy() error {
+	if err := bindable(v.Listen); err != nil {
+		return &OptionError{"listen", err}
+	}
+	if len(v.From) == 0 {
+		return option("from", "the addresses of the load balancers are needed")
+	}
+	if !v.TLS && !v.TLSTerminated && !loopback(v.Listen) {
+		return option("listen", "%s would serve plain HTTP beyond loopback: set tls: true, or tlsTerminated: true if the load balancer terminates TLS", v.Listen)
+	}
+	if len(v.Interfaces) > 0 {
+		return option("interfaces", "they are for door: address")
+	}
+	links := map[string]string{}
+	for link, endpoint := range v.Links {
+		if !linkText.MatchString(link) {
+			return option("links", "%q is no id of a private link: it is an AWS VPC endpoint (vpce-…), an Azure link id or a GCP connection id", link)
+		}
+		if !endpointID.MatchString(endpoint) {
+			return option("links", "%q is no ARM id of a Microsoft.Network/privateEndpoints", endpoint)
+		}
+		links[link] = strings.ToLower(endpoint)
+	}
+	v.Links = links
+	return nil
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/test/instance"
+)
+
+// ip runs the command of that name.
+func ip(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		missing(t, fmt.Sprintf("ip %s: %v: %s", strings.Join(args, " "), err, out))
+	}
+}
+
+func missing(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal("network namespaces are needed (iproute2, CAP_NET_ADMIN): " + why)
+	}
+	t.Skip("no network namespaces: " + why)
+}
+
+// wire makes a namespace that is connected to this one by a pair of interfaces: here .1 of the prefix, there .2.
+func wire(t *testing.T, space, device, prefix string) {
+	t.Helper()
+	ip(t, "netns", "add", space)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", space).Run() })
+	ip(t, "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", space)
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", device).Run() })
+	ip(t, "addr", "add", prefix+".1/24", "dev", device)
+	ip(t, "link", "set", device, "up")
+	ip(t, "-n", space, "addr", "add", prefix+".2/24", "dev", "eth0")
+	ip(t, "-n", space, "link", "set", "eth0", "up")
+	ip(t, "-n", space, "link", "set", "lo", "up")
+}
+
+// in runs a command in a namespace.
+func in(t *testing.T, space string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", space}, args...)...).CombinedOutput()
+	return string(out), err
+}
+
+// A virtual network of its own: who is inside pulls with a real client; who is outside and routes to the endpoint's address is refused and recorded, although the kernel
+// takes the packets in (the weak host model), and the public side refuses it too.
+func TestNamespaces(t *testing.T) {
+	if _, err := exec.LookPath("ip"); err != nil {
+		missing(t, err.Error())
+	}
+	tag := fmt.Sprint(os.Getpid() % 10000)
+	inside, outside, near, far := "emb-in-"+tag, "emb-out-"+tag, "emi"+tag, "emo"+tag
+	wire(t, inside, near, "10.247.31")
+	wire(t, outside, far, "10.247.32")
+	const address = "10.247.31.9"
+	ip(t, "route", "add", "local", address, "dev", "lo")
+	t.Cleanup(func() { _ = exec.Command("ip", "route", "del", "local", address, "dev", "lo").Run() })
+	ip(t, "-n", outside, "route", "add", address, "via", "10.247.32.1")
+
+	h := newHouse(t, fmt.Sprintf(`
+virtualNetworks:
+  - {id: %s, door: address, port: 5443, interfaces: [%s], clients: [10.247.31.0/24]}
+`, vnet, near))
+	h.CreateRegistry("factory", nil)
+	if _, err := h.PushImage("factory", "app", "v1", []byte("a layer")); err != nil {
+		t.Fatal(err)
+	}
+	h.put("factory", "pe1", vnet, meta.EndpointApproved, address)
+	h.Lock("factory")
+	const url = "https://" + address + ":5443/v2/"
+	curl := []string{"curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", url}
+	if out, err := in(t, inside, curl...); err != nil || out != "401" {
+		t.Errorf("inside: %q, %v\n%s", out, err, h.admin("/readyz").body)
+	}
+	if out, err := in(t, outside, curl...); err == nil || out != "000" {
+		t.Errorf("outside: %q, %v", out, err)
+	}
+	h.Recorded(t.Context(), "a connection by the wrong interface", func(r map[string]any) bool {
+		return r["rule"] == "interface" && strings.Contains(fmt.Sprint(r["source"]), "10.247.32.2")
+	})
+	// An address of the network on the wrong interface fits no better.
+	ip(t, "-n", outside, "addr", "add", "10.247.31.77/32", "dev", "lo")
+	ip(t, "route", "add", "10.247.31.77/32", "via", "10.247.32.2", "dev", far)
+	spoofed := append([]string{"curl", "--interface", "10.247.31.77"}, curl[1:]...)
+	if out, err := in(t, outside, spoofed...); err == nil || out != "000" {
+		t.Errorf("outside, with an address of the network: %q, %v", out, err)
+	}
+	if _, err := exec.LookPath("skopeo"); err != nil {
+		missing(t, err.Error())
+	}
+	inspect := []string{"skopeo", "inspect", "--tls-verify=false", "--creds", h.ClientID + ":" + h.ClientSecret, "docker://" + address + ":5443/app:v1"}
+	if out, err := in(t, inside, inspect...); err != nil || !strings.Contains(out, instance.Digest([]byte("a layer"))) {
+		t.Errorf("skopeo inside: %v %s", err, out)
+	}
+	if out, err := in(t, outside, inspect...); err == nil {
+		t.Errorf("skopeo outside: %s", out)
+	}
+}

@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network_test
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/test/instance"
+)
+
+// closed is an installation with one registry that only its virtual network reaches.
+type closed struct {
+	*house
+	public, balancer, address, inside, dns, dnsPublic string
+	roots                                             *x509.CertPool
+	digest, secret, token                             string
+}
+
+func newClosed(t *testing.T) *closed {
+	t.Helper()
+	c := &closed{balancer: instance.FreePort(t), inside: instance.FreePort(t), dns: instance.FreePort(t), dnsPublic: instance.FreePort(t)}
+	port := instance.FreePort(t)
+	port = port[strings.LastIndexByte(port, ':')+1:]
+	c.address = "127.20.1.4:" + port
+	c.house = newHouse(t, fmt.Sprintf(`
+virtualNetworks:
+  - id: %[1]s
+    door: address
+    port: %[3]s
+    tls: false
+    clients: [127.0.0.1]
+    proxyListen: %[4]s
+  - id: %[2]s
+    door: proxy
+    listen: %[5]s
+    tls: false
+    from: [127.0.0.2]
+    links:
+      vpce-0123456789abcdef0: %[6]s
+      "77": %[6]s
+dns:
+  listen: %[7]s
+  public: [192.0.2.80]
+  networks:
+    - {network: %[1]s, listen: "%[8]s"}
+`, vnet, vnet2, port, c.inside, c.balancer, resource("balanced"), c.dnsPublic, c.dns))
+	c.public = c.Listening(t).Public
+	c.CreateRegistry("factory", instance.J{"anonymousPullEnabled": true})
+	c.CreateRegistry("others", instance.J{"anonymousPullEnabled": true})
+	blob := make([]byte, 64)
+	if _, err := rand.Read(blob); err != nil {
+		t.Fatal(err)
+	}
+	c.secret, c.digest = string(blob), instance.Digest(blob)
+	if _, err := c.PushImage("factory", "app", "v1", blob); err != nil {
+		t.Fatal(err)
+	}
+	c.token = c.bearer("factory")
+	c.put("factory", "pe1", vnet, meta.EndpointApproved, "127.20.1.4", "127.20.1.5")
+	c.put("factory", "balanced", vnet2, meta.EndpointApproved, "127.21.1.4")
+	c.Lock("factory")
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.roots = x509.NewCertPool()
+	c.roots.AppendCertsFromPEM(pem)
+	return c
+}
+
+// bearer is a token for pulls from the registry's repository app.
+func (h *house) bearer(registry string) string {
+	h.t.Helper()
+	login := h.LoginServer(registry)
+	token, a, err := h.RegistryToken("https://"+login, login, h.ClientID, h.ClientSecret, "repository:app:pull")
+	if err != nil || token == "" {
+		h.t.Fatal(a, err)
+	}
+	return token
+}
+
+// raw sends bytes, over TLS when sni is given, and returns everything that comes back.
+func (c *closed) raw(from, address, sni, request string) string {
+	conn, err := dial(from, address)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = conn.Close() }()
+	if sni != "" {
+		name := sni
+		if name == "-" {
+			name = ""
+		}
+		conn = tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+	}
+	_, _ = io.WriteString(conn, request)
+	b, _ := io.ReadAll(conn)
+	return string(b)
+}
+
+func status(answer string) string {
+	if len(answer) < 12 {
+		return ""
+	}
+	return answer[9:12]
+}
+
+// head is a PROXY header of version 2 with one value.
+func head(kind byte, value ...byte) string {
+	tlv := append([]byte{kind, byte(len(value) >> 8), byte(len(value))}, value...)
+	b := []byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11")
+	b = binary.BigEndian.AppendUint16(b, uint16(12+len(tlv)))
+	b = append(b, 192, 0, 2, 7, 10, 0, 0, 1, 4, 210, 1, 187)
+	return string(append(b, tlv...))
+}
+
+// Hostile ways to a registry that its own network alone reaches: each has one answer, and none of them serves anything.
+func TestHostile(t *testing.T) {
+	c := newClosed(t)
+	blob := "/v2/app/blobs/" + c.digest
+	get := func(lines ...string) string {
+		return "GET " + blob + " HTTP/1.1\r\n" + strings.Join(lines, "\r\n") + "\r\nAuthorization: Bearer " + c.token + "\r\nConnection: close\r\n\r\n"
+	}
+	const name, link = "factory.azurecr.localhost", "factory.privatelink.azurecr.localhost"
+	plain := get("Host: " + name)
+	aws := head(0xEA, append([]byte{1}, "vpce-0123456789abcdef0"...)...)
+	azure := head(0xEE, 1, 77, 0, 0, 0)
+	gcp := head(0xE0, 0, 0, 0, 0, 0, 0, 0, 77)
+
+	// The rights ways serve it.
+	for way, got := range map[string]string{
+		"address": c.raw("127.0.0.1", c.address, "", plain), "AWS": c.raw("127.0.0.2", c.balancer, "", aws+plain), "Azure": c.raw("127.0.0.2", c.balancer, "", azure+plain),
+		"GCP": c.raw("127.0.0.2", c.balancer, "", gcp+plain),
+	} {
+		if status(got) != "200" || !strings.HasSuffix(got, c.secret) {
+			t.Errorf("%s: it is not served: %.300s", way, got)
+		}
+	}
+
+	type row struct{ name, from, address, sni, request, want string }
+	rows := []row{
+		{"plain pull", "127.0.0.1", c.public, name, plain, "403"},
+		{"private name", "127.0.0.1", c.public, link, get("Host: " + link), "421"},
+		{"private data name", "127.0.0.1", c.public, "factory.centralus.data.privatelink.azurecr.localhost", get("Host: factory.centralus.data.privatelink.azurecr.localhost"), "421"},
+		{"private name of no registry", "127.0.0.1", c.public, "nobody.privatelink.azurecr.localhost", get("Host: nobody.privatelink.azurecr.localhost"), "421"},
+		{"data name", "127.0.0.1", c.public, "factory.centralus.data.azurecr.localhost", get("Host: factory.centralus.data.azurecr.localhost"), "403"},
+		{"private name in Host alone", "127.0.0.1", c.public, name, get("Host: " + link), "421"},
+		{"private name in SNI alone", "127.0.0.1", c.public, link, plain, "421"},
+		{"another registry's SNI", "127.0.0.1", c.public, "others.azurecr.localhost", plain, "421"},
+		{"management SNI", "127.0.0.1", c.public, "localhost", plain, "421"},
+		{"no SNI", "127.0.0.1", c.public, "-", plain, "421"},
+		{"unknown host", "127.0.0.1", c.public, "example.com", get("Host: example.com"), ""},
+		{"unknown host behind our SNI", "127.0.0.1", c.public, name, get("Host: example.com"), "421"},
+		{"empty host", "127.0.0.1", c.public, name, get("Host: "), "421"},
+		{"no host", "127.0.0.1", c.public, name, "GET " + blob + " HTTP/1.1\r\nConnection: close\r\n\r\n", "400"},
+		{"HTTP/1.0 without host", "127.0.0.1", c.public, name, "GET " + blob + " HTTP/1.0\r\n\r\n", "421"},
+		{"two hosts", "127.0.0.1", c.public, name, get("Host: "+name, "Host: "+link), "400"},
+		{"two equal hosts", "127.0.0.1", c.public, name, get("Host: "+name, "Host: "+name), "400"},
+		{"absolute form", "127.0.0.1", c.public, name, "GET https://" + name + blob + " HTTP/1.1\r\nHost: " + name + "\r\nConnection: close\r\n\r\n", "403"},
+		{"absolute form with a private name", "127.0.0.1", c.public, name, "GET https://" + link + blob + " HTTP/1.1\r\nHost: " + name + "\r\nConnection: close\r\n\r\n", "421"},
+		{"absolute form, private Host", "127.0.0.1", c.public, name, "GET https://" + name + blob + " HTTP/1.1\r\nHost: " + link + "\r\nConnection: close\r\n\r\n", "403"},
+		{"trailing dot", "127.0.0.1", c.public, name, get("Host: " + name + "."), "403"},
+		{"trailing dot, private", "127.0.0.1", c.public, link, get("Host: " + link + "."), "421"},
+		{"two trailing dots", "127.0.0.1", c.public, name, get("Host: " + name + ".."), "421"},
+		{"upper case", "127.0.0.1", c.public, name, get("Host: FACTORY.AZURECR.LOCALHOST"), "403"},
+		{"upper case, private", "127.0.0.1", c.public, link, get("Host: FACTORY.PRIVATELINK.AZURECR.LOCALHOST"), "421"},
+		{"a mapped address as host", "127.0.0.1", c.public, name, get("Host: [::ffff:127.20.1.4]"), "421"},
+		{"the endpoint's address as host", "127.0.0.1", c.public, name, get("Host: 127.20.1.4"), "421"},
+		{"a host with a user", "127.0.0.1", c.public, name, get("Host: x@" + name), "400"},
+		{"a host with a space", "127.0.0.1", c.public, name, get("Host: " + name + " x"), "400"},
+		{"PROXY v2 on the public door", "127.0.0.2", c.public, "", aws + plain, ""},
+		{"PROXY v2 inside TLS", "127.0.0.2", c.public, name, aws + plain, "400"},
+		{"PROXY v1 on the public door", "127.0.0.2", c.public, "", "PROXY TCP4 127.20.1.4 127.20.1.4 1 2\r\n" + plain, ""},
+		{"plain HTTP on the public door", "127.0.0.1", c.public, "", plain, "400"},
+		{"PROXY v2 on the address door", "127.0.0.1", c.address, "", aws + plain, "400"},
+		{"the address door from elsewhere", "127.0.0.9", c.address, "", plain, ""},
+		{"PROXY from an address that is not listed", "127.0.0.3", c.balancer, "", aws + plain, ""},
+		{"no header from a load balancer", "127.0.0.2", c.balancer, "", plain, ""},
+		{"PROXY v1 from a load balancer", "127.0.0.2", c.balancer, "", "PROXY TCP4 127.20.1.4 127.20.1.4 1 2\r\n" + plain, ""},
+		{"an unknown link", "127.0.0.2", c.balancer, "", head(0xEA, append([]byte{1}, "vpce-0"...)...) + plain, "421"},
+		{"an unknown Azure link", "127.0.0.2", c.balancer, "", head(0xEE, 1, 78, 0, 0, 0) + plain, "421"},
+		{"an Azure link of a wrong length", "127.0.0.2", c.balancer, "", head(0xEE, 1, 77, 0, 0) + plain, "421"},
+		{"an AWS value of another kind", "127.0.0.2", c.balancer, "", head(0xEA, append([]byte{2}, "vpce-0123456789abcdef0"...)...) + plain, "421"},
+		{"a value of no vendor", "127.0.0.2", c.balancer, "", head(0x05, append([]byte{1}, "vpce-0123456789abcdef0"...)...) + plain, "421"},
+		{"a LOCAL connection", "127.0.0.2", c.balancer, "", "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00" + plain, "421"},
+		{"a second header behind the first", "127.0.0.2", c.balancer, "", head(0xEA, append([]byte{1}, "vpce-0"...)...) + aws + plain, "400"},
+		{"CONNECT outside for the name", "127.0.0.1", c.Listening(t).Proxy, "", "CONNECT " + name + ":443 HTTP/1.1\r\nHost: x\r\n\r\n", "200"},
+		{"CONNECT elsewhere", "127.0.0.1", c.inside, "", "CONNECT example.com:443 HTTP/1.1\r\nHost: " + name + "\r\n\r\n", "403"},
+		{"GET at the proxy", "127.0.0.1", c.inside, "", plain, "403"},
+		{"the proxy of a network from elsewhere", "127.0.0.9", c.inside, "", "CONNECT " + name + ":443 HTTP/1.1\r\nHost: x\r\n\r\n", ""},
+	}
+	for _, h := range []string{"X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: " + link, "Forwarded: for=127.0.0.1;host=" + link, "X-Real-IP: 127.20.1.4", "X-Ms-Private-Endpoint: pe1",
+		"X-Azure-ClientIP: 127.20.1.4", "X-Original-Host: " + link, "X-HTTP-Host-Override: " + link} {
+		rows = append(rows, row{"header " + h, "127.0.0.1", c.public, name, get("Host: "+name, h), "403"})
+	}
+	for _, r := range rows {
+		if strings.HasPrefix(r.name, "CONNECT outside") {
+			continue // a tunnel stands open; what is asked through it is asked below
+		}
+		got := c.raw(r.from, r.address, r.sni, r.request)
+		if status(got) != r.want {
+			t.Errorf("%s: answered %.200q, want %q", r.name, got, r.want)
+		}
+		if strings.Contains(got, c.secret) {
+			t.Errorf("%s: it was served", r.name)
+		}
+	}
+	if len(rows) < 40 {
+		t.Errorf("the table has %d rows", len(rows))
+	}
+	t.Run("flood", func(t *testing.T) { c.flood(t, aws, plain) })
+	t.Run("tunnels", func(t *testing.T) { c.tunnels(t, name, plain) })
+	t.Run("names", c.names)
+	t.Run("check", c.check)
+	t.Run("reuse", func(t *testing.T) { c.reuse(t, plain, aws) })
+	for _, rule := range []string{"client", "proxy-source", "proxy-header", "host", "publicNetworkAccess"} {
+		c.Recorded(t.Context(), "a refusal by "+rule, func(r map[string]any) bool { return r["rule"] == rule && r["outcome"] == "refused" })
+		if a := c.admin("/metrics"); !strings.Contains(a.body, `embargo_network_refusals_total{rule="`+rule+`"}`) {
+			t.Errorf("no counter for %s", rule)
+		}
+	}
+}
+
+// check: the command says how a client is seen by each door, and tells nothing of a registry that does not admit it.
+func (c *closed) check(t *testing.T) {
+	for _, w := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"factory"}, "zone      public/proxy\naddress   127.0.0.1\naccess    refused\nrule      publicNetworkAccess\n"},
+		{[]string{"nobody9"}, "zone      public/proxy\naddress   127.0.0.1\naccess    refused\nrule      publicNetworkAccess\n"},
+		{[]string{"others"}, "access    admitted\nrule      publicNetworkAccess\n"},
+		{[]string{"factory", "--proxy", c.inside}, "zone      private/pe1\naddress   127.0.0.1\naccess    admitted\nrule      privateEndpointConnections\n"},
+		{[]string{"factory", "--plain", "--at", c.address}, "zone      private/pe1\naddress   127.0.0.1\naccess    admitted\nrule      privateEndpointConnections\n"},
+	} {
+		out, stderr, err := c.Run(t.Context(), append([]string{"network", "check", "--data", c.Data}, w.args...)...)
+		if !strings.Contains(out, w.want) || (err == nil) != strings.Contains(w.want, "admitted") {
+			t.Errorf("%q: %v\n%s%s", w.args, err, out, stderr)
+		}
+	}
+}
+
+// flood sends many broken headers at a time; a whole one is served meanwhile and afterwards.
+func (c *closed) flood(t *testing.T, aws, plain string) {
+	var wg sync.WaitGroup
+	for n := range 200 {
+		wg.Go(func() {
+			_ = c.raw("127.0.0.2", c.balancer, "", strings.Repeat(aws[:n%len(aws)], 3)+"\r\nGARBAGE GARBAGE GARBAGE")
+		})
+	}
+	if got := c.raw("127.0.0.2", c.balancer, "", aws+plain); status(got) != "200" {
+		t.Errorf("under a flood: %.200q", got)
+	}
+	wg.Wait()
+	if got := c.raw("127.0.0.2", c.balancer, "", aws+plain); status(got) != "200" {
+		t.Errorf("after a flood: %.200q", got)
+	}
+}
+
+// tunnels: a proxy of the virtual network is inside, the public one is not.
+func (c *closed) tunnels(t *testing.T, name, plain string) {
+	for _, w := range []struct{ proxy, host, want string }{
+		{c.Listening(t).Proxy, name, "403"}, {c.inside, name, "200"}, {c.inside, "others.azurecr.localhost", "401"},
+	} {
+		conn, err := dial("127.0.0.1", w.proxy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = fmt.Fprintf(conn, "CONNECT %s:443 HTTP/1.1\r\nHost: x\r\n\r\n", w.host)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatal(resp, err)
+		}
+		s := tls.Client(conn, &tls.Config{ServerName: w.host, RootCAs: c.roots, NextProtos: []string{"http/1.1"}})
+		_, _ = io.WriteString(s, strings.Replace(plain, name, w.host, 1))
+		b, _ := io.ReadAll(s)
+		if status(string(b)) != w.want {
+			t.Errorf("%s by %s: %.300q, want %s", w.host, w.proxy, b, w.want)
+		}
+		_ = conn.Close()
+	}
+}
+
+// ask asks a resolver; the answer as text: code, then addresses.
+func ask(t *testing.T, network, address, name string, kind uint16) string {
+	t.Helper()
+	q := new(dns.Msg)
+	q.SetQuestion(dns.Fqdn(name), kind)
+	a, _, err := (&dns.Client{Net: network, Timeout: 10 * time.Second}).Exchange(q, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, r := range a.Answer {
+		switch r := r.(type) {
+		case *dns.A:
+			all = append(all, r.A.String())
+		default:
+			all = append(all, dns.TypeToString[r.Header().Rrtype])
+		}
+	}
+	if a.RecursionAvailable {
+		t.Error("recursion is offered")
+	}
+	return strings.TrimSpace(dns.RcodeToString[a.Rcode] + " " + strings.Join(all, ","))
+}
+
+func (c *closed) names(t *testing.T) {
+	const suffix = ".azurecr.localhost"
+	for _, q := range []struct {
+		at, name string
+		kind     uint16
+		want     string
+	}{
+		{c.dns, "factory" + suffix, dns.TypeA, "NOERROR 127.20.1.4"},
+		{c.dns, "FACTORY" + suffix, dns.TypeA, "NOERROR 127.20.1.4"},
+		{c.dns, "factory.privatelink" + suffix, dns.TypeA, "NOERROR 127.20.1.4"},
+		{c.dns, "factory.centralus.data" + suffix, dns.TypeA, "NOERROR 127.20.1.5"},
+		{c.dns, "factory.centralus.data.privatelink" + suffix, dns.TypeA, "NOERROR 127.20.1.5"},
+		{c.dns, "factory.westus.data" + suffix, dns.TypeA, "NXDOMAIN"},
+		{c.dns, "factory" + suffix, dns.TypeAAAA, "NOERROR"},
+		{c.dns, "factory" + suffix, dns.TypeTXT, "NOERROR"},
+		{c.dns, "others" + suffix, dns.TypeA, "NOERROR 192.0.2.80"},
+		{c.dns, "nobody" + suffix, dns.TypeA, "NXDOMAIN"},
+		{c.dns, "azurecr.localhost", dns.TypeSOA, "NOERROR SOA"},
+		{c.dns, "example.com", dns.TypeA, "REFUSED"},
+		{c.dnsPublic, "factory" + suffix, dns.TypeA, "NOERROR 192.0.2.80"},
+		{c.dnsPublic, "factory.privatelink" + suffix, dns.TypeA, "NXDOMAIN"},
+		{c.dnsPublic, "nobody.privatelink" + suffix, dns.TypeA, "NXDOMAIN"},
+	} {
+		for _, network := range []string{"udp", "tcp"} {
+			if got := ask(t, network, q.at, q.name, q.kind); got != q.want {
+				t.Errorf("%s %s %s at %s: %q, want %q", network, dns.TypeToString[q.kind], q.name, q.at, got, q.want)
+			}
+		}
+	}
+	if got := ask(t, "tcp", c.dns, "azurecr.localhost", dns.TypeAXFR); got != "REFUSED" {
+		t.Errorf("a transfer: %q", got)
+	}
+}
+
+// reuse: what is deleted is not reached any more, nor named, and its address serves its next endpoint's registry alone. Pulls that race with the change are whole and
+// before it, or not there.
+func (c *closed) reuse(t *testing.T, plain, aws string) {
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				_ = c.raw("127.0.0.1", c.address, "", plain)
+				_ = c.raw("127.0.0.2", c.balancer, "", aws+plain)
+			}
+		})
+	}
+	for n := range 6 {
+		approved := []string{meta.EndpointRejected, meta.EndpointApproved}[n%2]
+		c.put("factory", "pe1", vnet, approved, "127.20.1.4", "127.20.1.5")
+		c.put("factory", "balanced", vnet2, approved, "127.21.1.4")
+		for what, got := range map[string]string{"address": c.raw("127.0.0.1", c.address, "", plain), "link": c.raw("127.0.0.2", c.balancer, "", aws+plain)} {
+			if served := strings.Contains(got, c.secret); served != (approved == meta.EndpointApproved) {
+				t.Errorf("%s when it is %s: %.200q", what, approved, got)
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+	c.remove("factory", "pe1")
+	if got := ask(t, "udp", c.dns, "factory.azurecr.localhost", dns.TypeA); got != "NOERROR 192.0.2.80" {
+		t.Errorf("a name that is gone is answered %q", got)
+	}
+	c.put("others", "pe3", vnet, meta.EndpointApproved, "127.20.1.4")
+	if got := c.raw("127.0.0.1", c.address, "", plain); status(got) != "401" || strings.Contains(got, c.secret) {
+		t.Errorf("the next endpoint at the address answers %.200q", got)
+	}
+}
+
+// A connection that is kept alive and was served before is not served after the public side is closed, and a download under way is cut, with its bytes on record.
+func TestCloseCutsPublic(t *testing.T) {
+	h := newHouse(t, "")
+	h.CreateRegistry("factory", instance.J{"anonymousPullEnabled": true})
+	big := bytes.Repeat([]byte("0123456789abcdef"), 4<<20)
+	if _, err := h.PushImage("factory", "app", "v1", big); err != nil {
+		t.Fatal(err)
+	}
+	token := h.bearer("factory")
+	open := func() (net.Conn, *bufio.Reader) {
+		c, err := dial("127.0.0.1", h.Listening(t).Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := tls.Client(c, &tls.Config{ServerName: "factory.azurecr.localhost", InsecureSkipVerify: true})
+		return s, bufio.NewReader(s)
+	}
+	request := func(path string) string {
+		return "GET " + path + " HTTP/1.1\r\nHost: factory.azurecr.localhost\r\nAuthorization: Bearer " + token + "\r\n\r\n"
+	}
+	idle, in := open()
+	_, _ = io.WriteString(idle, request("/v2/app/manifests/v1"))
+	if got := answer(in); got != http.StatusOK {
+		t.Fatal(got)
+	}
+	flight, from := open()
+	_, _ = io.WriteString(flight, request("/v2/app/blobs/"+instance.Digest(big)))
+	if _, err := io.ReadFull(from, make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	h.Lock("factory")
+	_, _ = io.WriteString(idle, request("/v2/app/manifests/v1"))
+	if got := answer(in); got == http.StatusOK {
+		t.Error("an idle connection was served after the public side was closed")
+	}
+	if n, err := io.Copy(io.Discard, from); err == nil || n+1<<20 >= int64(len(big)) {
+		t.Errorf("the download went on: %d bytes more, %v", n, err)
+	}
+	h.Recorded(t.Context(), "a download that was cut", func(r map[string]any) bool {
+		n, _ := r["bytes"].(float64)
+		return r["outcome"] == "aborted" && n >= 1<<20 && n < float64(len(big))
+	})
+}
