@@ -159,7 +159,7 @@ func TestSkopeoTokens(t *testing.T) {
 	k.fails(pull("app/one:v1")...)
 	put("tokens/reader-one", instance.J{"scopeMapId": id + "/scopeMaps/readers", "status": "enabled"})
 	k.works(pull("app/one:v1")...)
-	expiry := time.Now().Add(3 * time.Second)
+	expiry := time.Now().Add(6 * time.Second)
 	creds = "reader-one:" + password(expiry)
 	k.works(pull("app/one:v1")...)
 	time.Sleep(time.Until(expiry.Add(time.Second))) // until the password's own end
