@@ -11,7 +11,7 @@ import (
 
 // Every kind up to the last constant has a row: a kind without one would answer 500 silently.
 func TestEveryKindHasARow(t *testing.T) {
-	for k := Internal; k <= StorageFull; k++ {
+	for k := Internal; k <= QuotaExceeded; k++ {
 		r, ok := table[k]
 		if !ok {
 			t.Errorf("kind %d has no row", int(k))
@@ -21,8 +21,8 @@ func TestEveryKindHasARow(t *testing.T) {
 			t.Errorf("kind %d: incomplete row %+v", int(k), r)
 		}
 	}
-	if len(table) != int(StorageFull)+1 {
-		t.Errorf("the table has %d rows for %d kinds", len(table), int(StorageFull)+1)
+	if len(table) != int(QuotaExceeded)+1 {
+		t.Errorf("the table has %d rows for %d kinds", len(table), int(QuotaExceeded)+1)
 	}
 }
 
