@@ -87,6 +87,28 @@ func TestCollect(t *testing.T) {
 	})
 }
 
+// A layer that lies elsewhere need not be pushed; one that was pushed all the same stays as long as its manifest.
+func TestCollectKeepsForeignLayers(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso")
+		config, here, elsewhere := []byte(`{}`), []byte("a layer that is here"), []byte("a layer that is elsewhere")
+		h.blob("app", config)
+		h.blob("app", here)
+		const media = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+		m := []byte(`{"schemaVersion":2,"mediaType":"` + mediaImage + `","config":` + descriptor(mediaConfig, config) + `,"layers":[` + descriptor(media, here) + `,` + descriptor(media, elsewhere) + `]}`)
+		h.manifest("app", "v1", mediaImage, m)
+		if done := w.collect(0); done.Content != 0 {
+			t.Errorf("removed: %+v", done)
+		}
+		h.do(200, "GET", "/v2/app/blobs/"+string(name.DigestOf(here)), nil)
+		h.do(404, "GET", "/v2/app/blobs/"+string(name.DigestOf(elsewhere)), nil)
+		h.do(202, "DELETE", "/v2/app/manifests/"+string(name.DigestOf(m)), nil)
+		if done := w.collect(0); done.Content != 3 {
+			t.Errorf("removed with its manifest: %+v", done)
+		}
+	})
+}
+
 // Content that is used again while it is marked stays.
 func TestCollectedContentComesBack(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

@@ -187,7 +187,7 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 			for _, d := range gone.Manifests {
 				err = errors.Join(err, putAside(tx, id, d))
 			}
-			return "repository", "", err
+			return "repository", "", errors.Join(err, tellRepositoryDelete(tx, c, repo, gone))
 		}
 		if err := tellRepositoryDelete(tx, c, repo, gone); err != nil {
 			return "", "", err

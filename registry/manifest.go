@@ -36,6 +36,8 @@ type ref struct {
 	kind   string
 	digest name.Digest
 	size   int64
+	// elsewhere: the content need not be here; where it is, it belongs to the manifest like any other.
+	elsewhere bool
 }
 
 // manifest is what is kept of a manifest beside its bytes.
@@ -151,9 +153,8 @@ func (m *manifest) image(doc document) error {
 		if m.total += layer.size; m.total < 0 {
 			return invalid("The sizes of the layers add up to more than can be stored.")
 		}
-		if !foreign(doc.Layers[i].MediaType) {
-			m.refs = append(m.refs, layer)
-		}
+		layer.elsewhere = foreign(doc.Layers[i].MediaType)
+		m.refs = append(m.refs, layer)
 	}
 	return nil
 }
@@ -183,7 +184,7 @@ func (d *descriptor) check(what, kind string) (ref, error) {
 	if d.Size == nil || *d.Size < 0 {
 		return ref{}, invalid("The size of %s (%s) is missing or negative.", what, digest)
 	}
-	return ref{kind, digest, *d.Size}, nil
+	return ref{kind: kind, digest: digest, size: *d.Size}, nil
 }
 
 // foreign: layers of these media types lie elsewhere by their nature and need not be pushed.

@@ -32,18 +32,19 @@ func TestParseManifest(t *testing.T) {
 		want                       manifest
 	}{
 		{"an image", mediaImage, image + `}`, manifest{mediaType: mediaImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA, configType: configType,
-			total: 6, refs: []ref{{refConfig, dA, 3}, {refLayer, dB, 3}}}},
+			total: 6, refs: []ref{{refConfig, dA, 3, false}, {refLayer, dB, 3, false}}}},
 		{"its type from the document", "", image + `}`, manifest{mediaType: mediaImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA, configType: configType,
-			total: 6, refs: []ref{{refConfig, dA, 3}, {refLayer, dB, 3}}}},
+			total: 6, refs: []ref{{refConfig, dA, 3, false}, {refLayer, dB, 3, false}}}},
 		{"its type from the header", mediaDockerImage, `{"schemaVersion":2,"config":` + cfg + `,"layers":[]}`,
-			manifest{mediaType: mediaDockerImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA, configType: configType, total: 3, refs: []ref{{refConfig, dA, 3}}}},
+			manifest{mediaType: mediaDockerImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA, configType: configType, total: 3, refs: []ref{{refConfig, dA, 3, false}}}},
 		{"an artifact with a subject", mediaImage, image + `,"artifactType":"a/b","subject":` + desc(mediaImage, dC) + `,"annotations":{"k":"v"}}`,
-			manifest{mediaType: mediaImage, artifactType: "a/b", annotations: `{"k":"v"}`, config: dA, configType: configType, total: 6, subject: dC, refs: []ref{{refConfig, dA, 3}, {refLayer, dB, 3}}}},
+			manifest{mediaType: mediaImage, artifactType: "a/b", annotations: `{"k":"v"}`, config: dA, configType: configType, total: 6, subject: dC, refs: []ref{{refConfig, dA, 3, false}, {refLayer, dB, 3, false}}}},
 		{"layers that lie elsewhere", mediaImage, `{"schemaVersion":2,"config":` + cfg + `,"layers":[` +
 			desc("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", dB) + `,` + desc("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", dC) + `]}`,
-			manifest{mediaType: mediaImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA, configType: configType, total: 9, refs: []ref{{refConfig, dA, 3}}}},
+			manifest{mediaType: mediaImage, artifactType: "application/vnd.oci.image.config.v1+json", config: dA, configType: configType, total: 9,
+				refs: []ref{{refConfig, dA, 3, false}, {refLayer, dB, 3, true}, {refLayer, dC, 3, true}}}},
 		{"an index", mediaIndex, `{"schemaVersion":2,"manifests":[` + desc(mediaImage, dA) + `]}`,
-			manifest{mediaType: mediaIndex, refs: []ref{{refManifest, dA, 3}}}},
+			manifest{mediaType: mediaIndex, refs: []ref{{refManifest, dA, 3, false}}}},
 		{"an empty list", mediaDockerList, `{"schemaVersion":2,"manifests":[]}`, manifest{mediaType: mediaDockerList}},
 	} {
 		got, err := parseManifest(c.contentType, []byte(c.content))
@@ -93,7 +94,7 @@ func FuzzParseManifest(f *testing.F) {
 			}
 			return
 		}
-		for _, r := range append(m.refs, ref{refLayer, m.subject, 0}) {
+		for _, r := range append(m.refs, ref{refLayer, m.subject, 0, false}) {
 			if _, err := name.ParseDigest(string(r.digest)); err != nil && r.digest != "" {
 				t.Fatalf("the digest %q was let through", r.digest)
 			}

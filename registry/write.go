@@ -143,7 +143,7 @@ func (s *Service) putManifest(tx *meta.Tx, c oci.Call, repo name.Repository, tag
 	if err != nil {
 		return err
 	}
-	if err := holds(tx, to.id, m.refs); err != nil {
+	if m.refs, err = holds(tx, to.id, m.refs); err != nil {
 		return err
 	}
 	if err := s.blobs.Commit(tx, sealed); err != nil {
@@ -181,18 +181,22 @@ func (s *Service) putManifest(tx *meta.Tx, c oci.Call, repo name.Repository, tag
 }
 
 // holds checks that a repository has all that a manifest names. Errors: ManifestBlobUnknown, ManifestUnknown.
-func holds(tx *meta.Tx, repository string, refs []ref) error {
+func holds(tx *meta.Tx, repository string, refs []ref) (here []ref, err error) {
 	var missing []*fault.Fault
 	for _, r := range refs {
 		size, ok, err := member(tx, repository, r)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if ok && size == r.size {
+			here = append(here, r)
+			continue
+		}
+		if r.elsewhere {
 			continue
 		}
 		if ok {
-			return fault.New(fault.ManifestInvalid, "The manifest says that the %s %s has %d bytes, but it has %d.", r.kind, r.digest, r.size, size)
+			return nil, fault.New(fault.ManifestInvalid, "The manifest says that the %s %s has %d bytes, but it has %d.", r.kind, r.digest, r.size, size)
 		}
 		detail := map[string]string{"digest": string(r.digest)}
 		if r.kind == refManifest {
@@ -204,7 +208,7 @@ func holds(tx *meta.Tx, repository string, refs []ref) error {
 			break
 		}
 	}
-	return fault.Join(missing)
+	return here, fault.Join(missing)
 }
 
 // member tells whether a repository has what a manifest names, and its size. An index may name a blob: caches of builds do.
