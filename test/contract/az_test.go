@@ -53,6 +53,16 @@ func az(t *testing.T, s *instance.Server, steps []step) {
 	}
 }
 
+// sign pushes an artifact that refers to the manifest of app/one.
+func sign(t *testing.T, s *instance.Server, manifest []byte) {
+	t.Helper()
+	signature := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"artifactType":"application/example.signature","subject":{"mediaType":%[1]q,"digest":%q,"size":%d},`+
+		`"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":7},"layers":[]}`, instance.ManifestType, instance.Digest(manifest), len(manifest), instance.Digest([]byte("a layer")))
+	if a, err := s.OCI(instance.Open, "app/one", http.MethodPut, "/v2/app/one/manifests/"+instance.Digest(signature), signature, "Content-Type", instance.ManifestType); err != nil || a.Status != http.StatusCreated {
+		t.Fatalf("%v %d %s", err, a.Status, a.Body)
+	}
+}
+
 // The Azure CLI's commands for what lies in a registry, against the built binary.
 func TestAzureCLIContent(t *testing.T) {
 	if testing.Short() {
@@ -68,11 +78,7 @@ func TestAzureCLIContent(t *testing.T) {
 	if a, err := s.OCI(instance.Open, "app/one", http.MethodPut, "/v2/app/one/manifests/v2", manifest, "Content-Type", instance.ManifestType); err != nil || a.Status != http.StatusCreated {
 		t.Fatalf("%v %d %s", err, a.Status, a.Body)
 	}
-	signature := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"artifactType":"application/example.signature","subject":{"mediaType":%[1]q,"digest":%q,"size":%d},`+
-		`"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":7},"layers":[]}`, instance.ManifestType, digest, len(manifest), instance.Digest([]byte("a layer")))
-	if a, err := s.OCI(instance.Open, "app/one", http.MethodPut, "/v2/app/one/manifests/"+instance.Digest(signature), signature, "Content-Type", instance.ManifestType); err != nil || a.Status != http.StatusCreated {
-		t.Fatalf("%v %d %s", err, a.Status, a.Body)
-	}
+	sign(t, s, manifest)
 	az(t, s, []step{
 		{"acr login -n REG --expose-token --query loginServer -o tsv", s.LoginServer(instance.Open)},
 		{"acr repository list -n REG -o tsv", "app/one"},
@@ -119,11 +125,7 @@ func TestAzureCLIResources(t *testing.T) {
 	}
 	id := s.RegistryID(instance.Open)
 	rest := func(method, child, body string) string {
-		c := "rest --method " + method + " --url '" + id + "/" + child + "?api-version=2023-07-01'"
-		if body != "" {
-			c += " --body '" + body + "'"
-		}
-		return c
+		return "rest --method " + method + " --url '" + id + "/" + child + "?api-version=2023-07-01' " + body
 	}
 	az(t, s, []step{
 		{"acr scope-map create -r REG -n readers --repository app/one content/read metadata/read --query actions[0] -o tsv", "repositories/app/one/content/read"},
@@ -158,8 +160,8 @@ func TestAzureCLIResources(t *testing.T) {
 		{"acr webhook ping -r REG -n hookone --query id -o tsv", "-"},
 		{"acr webhook list-events -r REG -n hookone --query [0].eventRequestMessage.content.action -o tsv", "ping"},
 		{"acr webhook delete -r REG -n hookone", ""},
-		{rest("put", "credentialSets/hub-one", `{"identity":{"type":"SystemAssigned"},"properties":{"loginServer":"docker.io","authCredentials":[{"name":"Credential1","usernameSecretIdentifier":"data:,someone","passwordSecretIdentifier":"data:,secret"}]}}`), "Succeeded"},
-		{rest("put", "cacheRules/rule-one", `{"properties":{"sourceRepository":"docker.io/library/*","targetRepository":"library/*","credentialSetResourceId":"`+id+`/credentialSets/hub-one"}}`), "docker.io/library/*"},
+		{rest("put", "credentialSets/hub-one", `--body '{"identity":{"type":"SystemAssigned"},"properties":{"loginServer":"docker.io","authCredentials":[{"name":"Credential1","usernameSecretIdentifier":"data:,someone","passwordSecretIdentifier":"data:,secret"}]}}'`), "Succeeded"},
+		{rest("put", "cacheRules/rule-one", `--body '{"properties":{"sourceRepository":"docker.io/library/*","targetRepository":"library/*","credentialSetResourceId":"`+id+`/credentialSets/hub-one"}}'`), "docker.io/library/*"},
 		{rest("get", "cacheRules", "") + " --query value[].name -o tsv", "rule-one"},
 		{rest("delete", "cacheRules/rule-one", ""), ""},
 		{rest("delete", "credentialSets/hub-one", ""), ""},
