@@ -42,7 +42,9 @@ func declare(f *fences) armtest.Declare {
 }
 
 // TestWire: whole exchanges, as text; testdata holds what each request answers.
-func TestWire(t *testing.T) { armtest.Scripts(t, "testdata/*.txtar", declare(&fences{count: map[string]int64{}})) }
+func TestWire(t *testing.T) {
+	armtest.Scripts(t, "testdata/*.txtar", declare(&fences{count: map[string]int64{}}))
+}
 
 // bench has a Premium registry, a network and its subnet in the group g.
 type bench struct {
