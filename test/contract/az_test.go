@@ -15,28 +15,38 @@ import (
 	"github.com/embargo-registry/embargo/test/instance"
 )
 
-// step is what a person types after az, and what is in what az then prints; a ! before it says that az refuses. REG is the registry's name.
+// A step is what a person types after az; says is in what az prints, and a ! before it says that az refuses. A step that begins with $NAME= keeps
+// what az prints for the steps that follow. REG is the registry, GROUP its group.
 type step struct{ command, says string }
 
-// az types the steps in one shell, whose az is pointed at the server and logged in by embargo connect.
+// az runs steps with a fresh az that is pointed at the instance and logged in. The folder azfix makes 'az network' of Debian's package run.
 func az(t *testing.T, s *instance.Server, steps []step) {
 	t.Helper()
 	bin, err := instance.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}
+	fix, err := filepath.Abs("azfix")
+	if err != nil {
+		t.Fatal(err)
+	}
 	home := t.TempDir()
 	var script strings.Builder
 	script.WriteString("set -u\neval \"$('" + bin + "' connect az --data '" + s.Data + "' --apply 2>/dev/null)\"\n")
+	names := strings.NewReplacer("REG", instance.Open, "GROUP", instance.Group)
 	for _, step := range steps {
-		script.WriteString("echo '@@@'; az " + strings.ReplaceAll(step.command, "REG", instance.Open) + " 2>&1; echo \"@rc $?\"\n")
+		command := "az " + names.Replace(step.command) + " 2>&1; echo \"@rc $?\"\n"
+		if variable, rest, ok := strings.Cut(step.command, "="); ok && strings.HasPrefix(variable, "$") {
+			command = variable[1:] + "=$(az " + names.Replace(rest) + " 2>&1); rc=$?; echo \"" + variable + "\"; echo \"@rc $rc\"\n"
+		}
+		script.WriteString("echo '@@@'; " + command)
 	}
 	file := filepath.Join(home, "steps.sh")
 	if err := os.WriteFile(file, []byte(script.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "bash", file)
-	cmd.Env = append(os.Environ(), "HOME="+home, "EMBARGO_CONFIG_DIR="+filepath.Join(home, "embargo"))
+	cmd.Env = append(os.Environ(), "HOME="+home, "EMBARGO_CONFIG_DIR="+filepath.Join(home, "embargo"), "PYTHONPATH="+fix, "PYTHONDONTWRITEBYTECODE=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -42,7 +42,7 @@ type properties struct {
 	Connections []connection      `json:"privateLinkServiceConnections" stance:"acts" doc:"One connection to a Premium registry of this installation, here or among the manual ones. It is approved at once when the caller may approve connections of the registry, else pending."`
 	Manual      []connection      `json:"manualPrivateLinkServiceConnections" stance:"acts" doc:"A connection that waits for its approval, whoever asks."`
 	Subnet      ref               `json:"subnet" arm:"required" stance:"acts" doc:"Where the addresses come from."`
-	NIC         string            `json:"customNetworkInterfaceName" arm:"immutable" stance:"acts" doc:"The name of the network interface."`
+	NIC         string            `json:"customNetworkInterfaceName" arm:"immutable,omitempty" stance:"acts" doc:"The name of the network interface."`
 	IPs         []ipConfiguration `json:"ipConfigurations" stance:"acts" doc:"Addresses of your choice; members that are not here get the first free ones."`
 	Interfaces  []ref             `json:"networkInterfaces" arm:"readonly"`
 	DNS         []dnsConfig       `json:"customDnsConfigs" arm:"readonly"`

@@ -167,11 +167,21 @@ func occupants(v arm.View, network name.ResourceID, in func(key string) *subnet)
 		var doc struct {
 			Properties struct {
 				Interfaces []ref `json:"networkInterfaces"`
+				IPs        []struct {
+					Name       string
+					Properties struct{ MemberName string }
+				} `json:"ipConfigurations"`
 			} `json:"properties"`
 		}
 		if v.Get(id, &doc) && len(doc.Properties.Interfaces) > 0 {
 			for _, a := range e.Addresses {
-				s.Properties.Interfaces = append(s.Properties.Interfaces, ref{doc.Properties.Interfaces[0].ID + "/ipConfigurations/" + strings.ToLower(a.Member)})
+				config := "privateEndpointIpConfig." + a.Member
+				for _, ip := range doc.Properties.IPs {
+					if strings.EqualFold(ip.Properties.MemberName, a.Member) {
+						config = ip.Name
+					}
+				}
+				s.Properties.Interfaces = append(s.Properties.Interfaces, ref{doc.Properties.Interfaces[0].ID + "/ipConfigurations/" + config})
 			}
 		}
 	}
