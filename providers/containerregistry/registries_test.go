@@ -270,3 +270,37 @@ func TestNameScope(t *testing.T) {
 		}
 	}
 }
+
+// TestIPRules: a rule is kept once, an address without its /32, and there are two hundred at the most; what the public door reads is the same.
+func TestIPRules(t *testing.T) {
+	eachRooms(t, func(t *testing.T, r *rooms) {
+		rules := func(values ...string) string {
+			var list []string
+			for _, v := range values {
+				list = append(list, `{"action":"allow","value":"`+v+`"}`)
+			}
+			return `"networkRuleSet":{"defaultAction":"Deny","ipRules":[` + strings.Join(list, ",") + `]}`
+		}
+		a := r.make(t, "registryone", "Premium", rules("203.0.113.7/32", "203.0.113.7", "10.0.0.0/8", "10.0.0.0/8")+`,"networkRuleBypassOptions":"none","networkRuleBypassAllowedForTasks":true`)
+		if got := fmt.Sprint(at(a, "properties.networkRuleSet.ipRules")); got != "[map[action:Allow value:203.0.113.7] map[action:Allow value:10.0.0.0/8]]" {
+			t.Errorf("shown: %s", got)
+		}
+		if at(a, "properties.networkRuleBypassOptions") != "None" || at(a, "properties.networkRuleBypassAllowedForTasks") != true {
+			t.Errorf("%v", a)
+		}
+		if row, _ := r.row(t, "registryone"); fmt.Sprint(row.IPRules) != "[203.0.113.7/32 10.0.0.0/8]" || row.BypassAzureServices {
+			t.Errorf("decisions read %v, %v", row.IPRules, row.BypassAzureServices)
+		}
+		var many []string
+		for i := range 201 {
+			many = append(many, fmt.Sprintf("198.51.100.%d", i))
+		}
+		r.Must(t, 200, "PATCH", path("registryone", newest), `{"properties":{`+rules(many[:200]...)+`}}`)
+		r.Must(t, 400, "PATCH", path("registryone", newest), `{"properties":{`+rules(many...)+`}}`)
+		r.Must(t, 400, "PATCH", path("registryone", newest), `{"properties":{`+rules("2001:db8::/32")+`}}`)
+		r.Must(t, 400, "PATCH", path("registryone", newest), `{"properties":{`+rules("203.0.113.1/24")+`}}`)
+		if row, _ := r.row(t, "registryone"); len(row.IPRules) != 200 {
+			t.Errorf("after refusals decisions read %d rules", len(row.IPRules))
+		}
+	})
+}

@@ -293,3 +293,42 @@ func TestGroupGoes(t *testing.T) {
 		})
 	}
 }
+
+// TestJoining: a subnet and a zone are another's: who may make endpoints in a group of their own needs the right to join them.
+func TestJoining(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		const own = "/subscriptions/{sub}/resourceGroups/own"
+		const networkContributor = "4d97b98b-1d4f-4787-a291-c67834d212e7"
+		b.Must(t, 201, "PUT", own+"?api-version=2021-04-01", `{"location":"westus"}`)
+		zone := nets + "/privateDnsZones/privatelink." + suffix
+		b.Must(t, 201, "PUT", zone+version, `{"location":"global"}`)
+		b.Grant(t, "stranger", networkContributor, name.Group(b.People.Subscription, "own"))
+		put := func(path, body string) string {
+			r := b.Call("stranger", "PUT", own+"/providers/Microsoft.Network/privateEndpoints/one"+path+version, body)
+			return fmt.Sprint(r.StatusCode, r.Header.Get("x-ms-error-code"))
+		}
+		records := `{"properties":{"privateDnsZoneConfigs":[{"name":"z","properties":{"privateDnsZoneId":"` + zone + `"}}]}}`
+		id := func(path string) name.ResourceID {
+			id, err := name.ParseResourceID(strings.ReplaceAll(path, "{sub}", b.People.Subscription))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return id
+		}
+		for _, c := range []struct {
+			path, body string
+			what       name.ResourceID
+		}{
+			{"", endpointBody(auto), id(nets + "/virtualNetworks/net/subnets/default")},
+			{"/privateDnsZoneGroups/default", records, id(zone)},
+		} {
+			if got := put(c.path, c.body); got != "403LinkedAuthorizationFailed" {
+				t.Errorf("%s without the right to join: %s", c.what, got)
+			}
+			b.Grant(t, "stranger", networkContributor, c.what)
+			if got := put(c.path, c.body); got != "201" {
+				t.Errorf("%s with it: %s", c.what, got)
+			}
+		}
+	})
+}
