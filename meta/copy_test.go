@@ -187,7 +187,7 @@ func TestRestoreOfAnOlderSchema(t *testing.T) {
 		url := metatest.URL(t, map[bool]string{true: "postgres", false: "sqlite"}[db.Postgres()])
 		err := meta.Restore(t.Context(), options(url), 1, func(put func(t meta.Table, values []any) error) error {
 			return taken.source(func(t meta.Table, values []any) error {
-				later := []string{"held", "quarantine", "trust", "retention", "retention_days", "retention_since_us", "soft_delete", "soft_delete_days"} // schema 1 had none of these
+				later := []string{"held", "quarantine", "trust", "retention", "retention_days", "retention_since_us", "soft_delete", "soft_delete_days", "endpoints"} // schema 1 had none of these
 				old := meta.Table{Name: t.Name}
 				var kept []any
 				for i, c := range t.Columns {
