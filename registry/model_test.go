@@ -194,6 +194,9 @@ func (m *model) emptyBin() {
 // then is more than the rows name, and nothing that was in memory is left.
 func (m *model) crash() {
 	kept := filepath.Join(m.t.TempDir(), "kept")
+	if err := os.Mkdir(kept, 0o700); err != nil { // also when nothing is stored yet
+		m.t.Fatal(err)
+	}
 	for _, f := range m.w.files() {
 		at := filepath.Join(kept, strings.TrimPrefix(f, m.w.content))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o700), os.Link(f, at)); err != nil {

@@ -229,13 +229,13 @@ func TestHostile(t *testing.T) {
 	t.Run("tunnels", func(t *testing.T) { c.tunnels(t, name, plain) })
 	t.Run("names", c.names)
 	t.Run("check", c.check)
-	t.Run("reuse", func(t *testing.T) { c.reuse(t, plain, aws) })
 	for _, rule := range []string{"client", "proxy-source", "proxy-header", "host", "publicNetworkAccess"} {
 		c.Recorded(t.Context(), "a refusal by "+rule, func(r map[string]any) bool { return r["rule"] == rule && r["outcome"] == "refused" })
 		if a := c.admin("/metrics"); !strings.Contains(a.body, `embargo_network_refusals_total{rule="`+rule+`"}`) {
 			t.Errorf("no counter for %s", rule)
 		}
 	}
+	t.Run("reuse", func(t *testing.T) { c.reuse(t, plain, aws) }) // last: it puts thousands of pulls on record
 }
 
 // check: the command says how a client is seen by each door, and tells nothing of a registry that does not admit it.
