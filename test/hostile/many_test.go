@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hostile
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/test/instance"
+)
+
+// crowd fills the repository app with tags of its manifest v1 and with referrers of it, and the registry with repositories that hold the same, straight in the database.
+func (w *world) crowd(from, tags, referrers, repositories int) {
+	w.t.Helper()
+	const numbers = `WITH RECURSIVE n(i) AS (SELECT CAST($1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < $2) `
+	w.rows(func(tx *meta.Tx) error {
+		var registry, app, digest string
+		if err := tx.Row(`SELECT r.registry, r.id, t.digest FROM repositories r JOIN tags t ON t.repository = r.id WHERE r.name = 'app' AND t.name = 'v1'`).Scan(&registry, &app, &digest); err != nil {
+			return err
+		}
+		now := meta.Micros(tx.Now())
+		for _, s := range []struct {
+			to   int
+			text string
+			args []any
+		}{
+			{tags, `INSERT INTO tags (repository, name, digest, created_us, updated_us) SELECT CAST($3 AS TEXT), 'tag-' || i, CAST($4 AS TEXT), $5, $5 + i FROM n`, []any{app, digest, now}},
+			{referrers, `INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us)
+ SELECT CAST($3 AS TEXT), 'sha256:' || SUBSTR('0000000000' || i, -10) || '` + strings.Repeat("c", 54) + `', '` + instance.ManifestType + `', 'application/example', CAST($4 AS TEXT), '', '', 1000, CAST($5 AS BIGINT) FROM n`, []any{app, digest, now}},
+			{repositories, `INSERT INTO repositories (id, registry, name, created_us, updated_us) SELECT 'crowd-' || i, CAST($3 AS TEXT), 'crowd/' || i, $4, $4 FROM n`, []any{registry, now}},
+			{repositories, `INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us)
+ SELECT 'crowd-' || i, CAST($3 AS TEXT), '` + instance.ManifestType + `', '', '', '', '', 1000, CAST($4 AS BIGINT) FROM n`, []any{digest, now}},
+		} {
+			if tx.Postgres() {
+				s.text = strings.Replace(s.text, "SUBSTR('0000000000' || i, -10)", "LPAD(CAST(i AS TEXT), 10, '0')", 1)
+			}
+			if s.to <= from {
+				continue
+			}
+			if _, err := tx.Exec(numbers+s.text, append([]any{from, s.to}, s.args...)...); err != nil {
+				return fmt.Errorf("%s: %w", s.text, err)
+			}
+		}
+		if tx.Postgres() { // it does so by itself within a minute
+			_, err := tx.Exec(`ANALYZE`)
+			return err
+		}
+		return nil
+	})
+}
+
+// median is how long a request takes, and its last answer. Each is another one, so that none is answered from memory.
+func (w *world) median(request func(i int) instance.Answer) (time.Duration, instance.Answer) {
+	w.t.Helper()
+	var took []time.Duration
+	var last instance.Answer
+	for i := range 100 {
+		began := time.Now()
+		last = request(i)
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	return took[len(took)/2], last
+}
+
+// TestCrowds: 100 000 tags, 10 000 referrers and 50 000 repositories are served in pages as a few are, in bounded memory. How long that takes is logged and not judged.
+func TestCrowds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a minute")
+	}
+	each(t, func(t *testing.T, w *world) {
+		m := w.image("app", "v1")
+		want(t, "the first tag", w.put("/v2/app/manifests/v1", string(m), instance.ManifestType), 201, "")
+		medians := func(of int) (all map[string]time.Duration) {
+			w.login("repository:app:pull,push,delete,metadata_read", "registry:catalog:*")
+			all = map[string]time.Duration{}
+			for _, c := range []struct {
+				what    string
+				status  int
+				entries int
+				request func(i int) instance.Answer
+			}{
+				{"a tag's manifest", 200, 0, func(i int) instance.Answer {
+					return w.send(http.MethodGet, fmt.Sprintf("/v2/app/manifests/tag-%d", i*of/101), nil)
+				}},
+				{"a push of a tag", 201, 0, func(i int) instance.Answer {
+					return w.put(fmt.Sprintf("/v2/app/manifests/pushed-%d-%d", of, i), string(m), instance.ManifestType)
+				}},
+				{"100 tags", 200, 100, func(i int) instance.Answer {
+					return w.send(http.MethodGet, fmt.Sprintf("/v2/app/tags/list?n=100&last=tag-%d", 100+i), nil)
+				}},
+				{"100 tags of ACR, by time", 200, 100, func(i int) instance.Answer {
+					return w.send(http.MethodGet, fmt.Sprintf("/acr/v1/app/_tags?n=100&orderby=timedesc&last=tag-%d", of/2-i), nil)
+				}},
+				{"100 repositories", 200, 100, func(i int) instance.Answer {
+					return w.send(http.MethodGet, fmt.Sprintf("/v2/_catalog?n=100&last=crowd/%d", 100+i), nil)
+				}},
+				{"500 referrers and more", 200, 500, func(i int) instance.Answer {
+					return w.send(http.MethodGet, fmt.Sprintf("/v2/app/referrers/%s?last=sha256:%010d%s", instance.Digest(m), i, strings.Repeat("c", 54)), nil)
+				}},
+			} {
+				took, a := w.median(c.request)
+				entries := max(strings.Count(string(a.Body), `"tag-`)+strings.Count(string(a.Body), `"crowd/`), strings.Count(string(a.Body), `"artifactType"`))
+				if a.Status != c.status || entries < c.entries {
+					t.Errorf("%s of %d: %d, %d entries: %.200s", c.what, of, a.Status, entries, a.Body)
+				}
+				all[c.what] = took
+			}
+			return all
+		}
+		w.crowd(0, 1000, 1000, 1000)
+		few := medians(1000)
+		w.crowd(1000, 100_000, 10_000, 50_000)
+		began := time.Now()
+		if err := w.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		stopped := time.Now()
+		w.Start()
+		t.Logf("stop %v, start %v, %d MiB after it", stopped.Sub(began).Round(time.Millisecond), time.Since(stopped).Round(time.Millisecond), w.proc("VmRSS")>>20)
+		w.bounded(200<<20, func() {
+			for what, took := range medians(100_000) {
+				t.Logf("%-28s %8v of few, %8v of many: %.2f", what, few[what].Round(time.Microsecond), took.Round(time.Microsecond), float64(took)/float64(few[what]))
+			}
+			n, next := 0, "/v2/app/tags/list"
+			for next != "" {
+				a := w.send(http.MethodGet, next, nil)
+				want(t, "a page of tags", a, 200, "")
+				n += strings.Count(string(a.Body), `"tag-`)
+				_, next, _ = strings.Cut(a.Header.Get("Link"), "<")
+				next, _, _ = strings.Cut(next, ">")
+			}
+			if n != 100_000 {
+				t.Errorf("%d tags are listed", n)
+			}
+		})
+	})
+}
