@@ -226,6 +226,31 @@ func TestTextsOfBothDatabases(t *testing.T) {
 	})
 }
 
+// PostgreSQL has its indexes in byte order after each start, also where somebody took one away.
+func TestIndexesInByteOrder(t *testing.T) {
+	url := metatest.URL(t, "postgres")
+	count := func() (n int) {
+		err := metatest.Open(t, url).Read(t.Context(), func(tx *meta.Tx) error {
+			return tx.Row(`SELECT COUNT(*) FROM pg_indexes WHERE schemaname = current_schema() AND indexdef LIKE '%COLLATE "C"%'`).Scan(&n)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	all := count()
+	err := metatest.Open(t, url).Write(t.Context(), func(tx *meta.Tx) error {
+		_, err := tx.Exec(`DROP INDEX tags_bytes`)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := count(); all == 0 || again != all {
+		t.Errorf("%d indexes, and %d after one was dropped", all, again)
+	}
+}
+
 // OnCommit runs when others can see the writes and before Write returns; after a failure it does not run.
 func TestOnCommit(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {

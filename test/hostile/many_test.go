@@ -10,49 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/test/instance"
 )
-
-// crowd fills the repository app with tags of its manifest v1 and with referrers of it, and the registry with repositories that hold the same, straight in the database.
-func (w *world) crowd(from, tags, referrers, repositories int) {
-	w.t.Helper()
-	const numbers = `WITH RECURSIVE n(i) AS (SELECT CAST($1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < $2) `
-	w.rows(func(tx *meta.Tx) error {
-		var registry, app, digest string
-		if err := tx.Row(`SELECT r.registry, r.id, t.digest FROM repositories r JOIN tags t ON t.repository = r.id WHERE r.name = 'app' AND t.name = 'v1'`).Scan(&registry, &app, &digest); err != nil {
-			return err
-		}
-		now := meta.Micros(tx.Now())
-		for _, s := range []struct {
-			to   int
-			text string
-			args []any
-		}{
-			{tags, `INSERT INTO tags (repository, name, digest, created_us, updated_us) SELECT CAST($3 AS TEXT), 'tag-' || i, CAST($4 AS TEXT), $5, $5 + i FROM n`, []any{app, digest, now}},
-			{referrers, `INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us)
- SELECT CAST($3 AS TEXT), 'sha256:' || SUBSTR('0000000000' || i, -10) || '` + strings.Repeat("c", 54) + `', '` + instance.ManifestType + `', 'application/example', CAST($4 AS TEXT), '', '', 1000, CAST($5 AS BIGINT) FROM n`, []any{app, digest, now}},
-			{repositories, `INSERT INTO repositories (id, registry, name, created_us, updated_us) SELECT 'crowd-' || i, CAST($3 AS TEXT), 'crowd/' || i, $4, $4 FROM n`, []any{registry, now}},
-			{repositories, `INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us)
- SELECT 'crowd-' || i, CAST($3 AS TEXT), '` + instance.ManifestType + `', '', '', '', '', 1000, CAST($4 AS BIGINT) FROM n`, []any{digest, now}},
-		} {
-			if tx.Postgres() {
-				s.text = strings.Replace(s.text, "SUBSTR('0000000000' || i, -10)", "LPAD(CAST(i AS TEXT), 10, '0')", 1)
-			}
-			if s.to <= from {
-				continue
-			}
-			if _, err := tx.Exec(numbers+s.text, append([]any{from, s.to}, s.args...)...); err != nil {
-				return fmt.Errorf("%s: %w", s.text, err)
-			}
-		}
-		if tx.Postgres() { // it does so by itself within a minute
-			_, err := tx.Exec(`ANALYZE`)
-			return err
-		}
-		return nil
-	})
-}
 
 // median is how long a request takes, and its last answer. Each is another one, so that none is answered from memory.
 func (w *world) median(request func(i int) instance.Answer) (time.Duration, instance.Answer) {
@@ -100,8 +59,8 @@ func TestCrowds(t *testing.T) {
 				{"100 repositories", 200, 100, func(i int) instance.Answer {
 					return w.send(http.MethodGet, fmt.Sprintf("/v2/_catalog?n=100&last=crowd/%d", 100+i), nil)
 				}},
-				{"500 referrers and more", 200, 500, func(i int) instance.Answer {
-					return w.send(http.MethodGet, fmt.Sprintf("/v2/app/referrers/%s?last=sha256:%010d%s", instance.Digest(m), i, strings.Repeat("c", 54)), nil)
+				{"the last 500 referrers", 200, 500, func(int) instance.Answer {
+					return w.send(http.MethodGet, "/v2/app/referrers/"+instance.Digest(m)+"?last="+instance.Referrer(min(of, 10_000)-501), nil)
 				}},
 			} {
 				took, a := w.median(c.request)
@@ -113,9 +72,9 @@ func TestCrowds(t *testing.T) {
 			}
 			return all
 		}
-		w.crowd(0, 1000, 1000, 1000)
+		instance.Crowd{Tags: 1000, Referrers: 1000, Repositories: 1000}.Fill(w.Server)
 		few := medians(1000)
-		w.crowd(1000, 100_000, 10_000, 50_000)
+		instance.Crowd{From: 1000, Tags: 100_000, Referrers: 10_000, Repositories: 50_000}.Fill(w.Server)
 		began := time.Now()
 		if err := w.Stop(); err != nil {
 			t.Fatal(err)

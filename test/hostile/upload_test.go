@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/embargo-registry/embargo/meta"
-	"github.com/embargo-registry/embargo/meta/metatest"
 	"github.com/embargo-registry/embargo/test/instance"
 )
 
@@ -159,7 +158,7 @@ func TestAbandonedUploads(t *testing.T) {
 		}
 		collect()
 		want(t, "one that is young", w.send(http.MethodGet, uploads[0], nil), 204, "")
-		w.rows(func(tx *meta.Tx) error {
+		w.Rows(func(tx *meta.Tx) error {
 			_, err := tx.Exec(`UPDATE uploads SET touched_us = $1`, meta.Micros(time.Now().Add(-8*24*time.Hour)))
 			return err
 		})
@@ -171,24 +170,4 @@ func TestAbandonedUploads(t *testing.T) {
 			t.Errorf("%d files of %d are left", left, with)
 		}
 	})
-}
-
-// rows changes the database of the stopped server, and starts the server again.
-func (w *world) rows(fn func(tx *meta.Tx) error) {
-	w.t.Helper()
-	if err := w.Stop(); err != nil {
-		w.t.Fatal(err)
-	}
-	url := w.Database
-	if url == "" {
-		url = "sqlite:" + filepath.Join(w.Data, "embargo.db")
-	}
-	db := metatest.Open(w.t, url)
-	if err := db.Write(w.t.Context(), fn); err != nil {
-		w.t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		w.t.Fatal(err)
-	}
-	w.Start()
 }
