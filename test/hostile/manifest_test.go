@@ -7,6 +7,8 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -137,7 +139,7 @@ func TestManifestSizes(t *testing.T) {
 				}
 			}
 		})
-		w.bounded(400<<20, func() {
+		w.bounded(450<<20, func() {
 			var all sync.WaitGroup
 			for i := range 64 {
 				all.Go(func() {
@@ -153,6 +155,35 @@ func TestManifestSizes(t *testing.T) {
 			all.Wait()
 		})
 	})
+}
+
+// TestLargeManifestsWait: who holds all places of large manifests with bodies that do not end holds up large ones, which are told so, and no others.
+func TestLargeManifestsWait(t *testing.T) {
+	w := newWorld(t, "sqlite")
+	w.blob("app", []byte("{}"))
+	const places = 8
+	for range places {
+		c, err := net.Dial("tcp", w.door)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		if _, err := io.WriteString(c, "PUT /v2/app/manifests/held HTTP/1.1\r\nHost: x\r\nAuthorization: "+w.auth+"\r\nContent-Length: 1000000\r\n\r\n"+strings.Repeat(" ", 300<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	large := string(sized(300 << 10))
+	var a instance.Answer
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); { // the last of them may not have its place yet
+		if a = w.put("/v2/app/manifests/large", large, instance.ManifestType); a.Status != 201 {
+			break
+		}
+	}
+	want(t, "a large manifest", a, 429, "TOOMANYREQUESTS")
+	if a.Header.Get("Retry-After") == "" {
+		t.Error("it is not told when to try again")
+	}
+	want(t, "a small manifest", w.put("/v2/app/manifests/small", imageOf("", ""), instance.ManifestType), 201, "")
 }
 
 // TestIndexes: indexes may lie in each other as deep as one likes, because nothing follows them by recursion; what a descriptor says of a child's type is not believed.

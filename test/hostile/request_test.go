@@ -210,6 +210,11 @@ func TestLogins(t *testing.T) {
 				want(t, fmt.Sprintf("%s with %.40q", path, c.credential), a, c.status, c.code)
 			}
 		}
+		for _, path := range []string{"/subscriptions/%00?api-version=2021-04-01", "/subscriptions/" + w.SubscriptionID + "/resources?api-version=2021-04-01&$filter=resourceType%20eq%20'%00'"} {
+			if a := w.ARM(http.MethodGet, path, nil); a.Status != 400 {
+				t.Errorf("%s: %d %s", path, a.Status, a.Body)
+			}
+		}
 		for form, code := range map[string]int{
 			"grant_type=password&username=a%00&password=b&service=x": 400,
 			"grant_type=refresh_token&refresh_token=%00&service=x":   401,
