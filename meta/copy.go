@@ -261,7 +261,7 @@ func (tx *Tx) empty() error {
 	return nil
 }
 
-// put inserts a row of a copy.
+// put inserts a row of a copy, as it was.
 func (tx *Tx) put(t Table, values []any) error {
 	var names, places []string
 	for i, c := range t.Columns {
@@ -273,7 +273,7 @@ func (tx *Tx) put(t Table, values []any) error {
 	if !plain(t.Name) || slices.Contains(notCopied, t.Name) || len(values) != len(names) {
 		return fmt.Errorf("the copy has a damaged row of the table %q", t.Name)
 	}
-	_, err := tx.Exec(`INSERT INTO `+t.Name+` (`+strings.Join(names, ", ")+`) VALUES (`+strings.Join(places, ", ")+`)`, values...)
+	_, err := tx.exec(`INSERT INTO `+t.Name+` (`+strings.Join(names, ", ")+`) VALUES (`+strings.Join(places, ", ")+`)`, values...)
 	if err != nil {
 		return fmt.Errorf("restoring the table %s: %w", t.Name, err)
 	}

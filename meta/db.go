@@ -89,6 +89,9 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if err == nil {
 		err = db.migrate(ctx, o.schema)
 	}
+	if err == nil && db.postgres && o.schema == 0 {
+		err = db.index(ctx)
+	}
 	if err == nil && o.Alone && !db.postgres {
 		err = db.remember(ctx)
 	}

@@ -37,8 +37,16 @@ func (tx *Tx) Postgres() bool { return tx.db.postgres }
 // ReadOnly reports whether the transaction only reads.
 func (tx *Tx) ReadOnly() bool { return tx.readOnly }
 
-// Exec runs a statement and returns the number of rows it changed.
+// Exec runs a statement and returns the number of rows it changed. It refuses texts as Row and Query do, that no database of the two kinds keeps. Errors: BadRequest.
 func (tx *Tx) Exec(query string, args ...any) (int64, error) {
+	if err := keepable(args); err != nil {
+		return 0, err
+	}
+	return tx.exec(query, args...)
+}
+
+// exec is Exec with whatever texts there are.
+func (tx *Tx) exec(query string, args ...any) (int64, error) {
 	var r sql.Result
 	var err error
 	if tx.pg != nil {
@@ -75,6 +83,9 @@ func (tx *Tx) Row(query string, args ...any) *Row {
 		rows, err := tx.Query(query, args...)
 		return &Row{rows: rows, err: err}
 	}
+	if err := keepable(args); err != nil {
+		return &Row{err: err}
+	}
 	if tx.pg != nil {
 		return &Row{row: tx.pg.QueryRowContext(tx.ctx, query, args...)}
 	}
@@ -87,6 +98,9 @@ func (tx *Tx) Row(query string, args ...any) *Row {
 
 // Query runs a query of many rows.
 func (tx *Tx) Query(query string, args ...any) (*Rows, error) {
+	if err := keepable(args); err != nil {
+		return nil, err
+	}
 	if tx.pg != nil {
 		rows, err := tx.pg.QueryContext(tx.ctx, query, args...)
 		return &Rows{rows: rows}, err

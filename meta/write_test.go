@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/meta/metatest"
 )
@@ -199,6 +200,55 @@ func TestReadDoesNotWrite(t *testing.T) {
 			t.Errorf("a Read left %v", got)
 		}
 	})
+}
+
+// A text that only one kind of database could keep is refused by both, in writing and in reading.
+func TestTextsOfBothDatabases(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		db := open()
+		for _, text := range []string{"a\x00b", "\xff", "half \xc3"} {
+			if err := db.Write(t.Context(), func(tx *meta.Tx) error { return tx.SetInstallation("odd", text) }); !fault.Is(err, fault.BadRequest) {
+				t.Errorf("writing %q: %v", text, err)
+			}
+			for range 2 { // the second read may be answered from memory
+				err := db.Read(t.Context(), func(tx *meta.Tx) error {
+					_, err := tx.Installation(text)
+					return err
+				})
+				if !fault.Is(err, fault.BadRequest) {
+					t.Errorf("reading by %q: %v", text, err)
+				}
+			}
+		}
+		if got := facts(t, db); len(got) != 0 {
+			t.Errorf("kept: %v", got)
+		}
+	})
+}
+
+// PostgreSQL has its indexes in byte order after each start, also where somebody took one away.
+func TestIndexesInByteOrder(t *testing.T) {
+	url := metatest.URL(t, "postgres")
+	count := func() (n int) {
+		err := metatest.Open(t, url).Read(t.Context(), func(tx *meta.Tx) error {
+			return tx.Row(`SELECT COUNT(*) FROM pg_indexes WHERE schemaname = current_schema() AND indexdef LIKE '%COLLATE "C"%'`).Scan(&n)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	all := count()
+	err := metatest.Open(t, url).Write(t.Context(), func(tx *meta.Tx) error {
+		_, err := tx.Exec(`DROP INDEX tags_bytes`)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := count(); all == 0 || again != all {
+		t.Errorf("%d indexes, and %d after one was dropped", all, again)
+	}
 }
 
 // OnCommit runs when others can see the writes and before Write returns; after a failure it does not run.

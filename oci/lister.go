@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
@@ -26,7 +28,10 @@ func (x *exchange) page() (last string, n int, err error) {
 		}
 		n = int(min(v, pageLimit))
 	}
-	return q.Get("last"), n, nil
+	if last = q.Get("last"); strings.IndexByte(last, 0) >= 0 || !utf8.ValidString(last) {
+		return "", 0, fault.New(fault.PaginationInvalid, "last must be the last entry of a page, not %q.", clip(last))
+	}
+	return last, n, nil
 }
 
 // next links to the page behind list.

@@ -50,6 +50,7 @@ type Options struct {
 type Server struct {
 	o        Options
 	throttle *throttle // nil: unbounded
+	large    chan struct{}
 }
 
 // New makes a server.
@@ -66,7 +67,7 @@ func New(o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o}
+	s := &Server{o: o, large: make(chan struct{}, largeManifests)}
 	if o.Throttle {
 		if o.Clock == nil {
 			o.Clock = time.Now

@@ -3,6 +3,7 @@
 package oci
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
@@ -228,13 +230,48 @@ func (b bodyReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (x *exchange) putManifest() error {
-	content, err := io.ReadAll(io.LimitReader(x.r.Body, manifestLimit+1))
-	if err != nil {
-		return fault.Or(err, fault.New(fault.ManifestInvalid, "The body broke off."))
+// A manifest is taken into memory whole, so those beyond smallManifest, which are rare, wait for one of largeManifests places.
+const (
+	smallManifest  = 256 << 10
+	largeManifests = 8
+	largeWait      = 10 * time.Second
+)
+
+// manifestBody reads a manifest. done gives its place back. Errors: ManifestInvalid, RequestTooLarge, TooManyRequests.
+func (x *exchange) manifestBody() (content []byte, done func(), err error) {
+	done = func() {}
+	body := io.LimitReader(x.r.Body, manifestLimit+1)
+	content, err = io.ReadAll(io.LimitReader(body, smallManifest+1))
+	if err == nil && len(content) > smallManifest {
+		wait, cancel := context.WithTimeout(x.r.Context(), largeWait)
+		defer cancel()
+		select {
+		case x.s.large <- struct{}{}:
+			done = func() { <-x.s.large }
+		case <-wait.Done():
+			busy := fault.New(fault.TooManyRequests, "The server takes %d manifests of more than %d bytes at a time, and no place became free. Try again in a moment.", largeManifests, smallManifest)
+			busy.RetryAfter = time.Second
+			return nil, done, busy
+		}
+		whole := bytes.NewBuffer(make([]byte, 0, manifestLimit+bytes.MinRead))
+		_, _ = whole.Write(content) // never fails
+		_, err = whole.ReadFrom(body)
+		content = whole.Bytes()
 	}
-	if len(content) > manifestLimit {
-		return fault.New(fault.RequestTooLarge, "A manifest has at most %d bytes.", manifestLimit)
+	switch {
+	case err != nil:
+		return nil, done, fault.Or(err, fault.New(fault.ManifestInvalid, "The body broke off."))
+	case len(content) > manifestLimit:
+		return nil, done, fault.New(fault.RequestTooLarge, "A manifest has at most %d bytes.", manifestLimit)
+	}
+	return content, done, nil
+}
+
+func (x *exchange) putManifest() error {
+	content, done, err := x.manifestBody()
+	defer done()
+	if err != nil {
+		return err
 	}
 	media, err := mediaType(x.r.Header.Get("Content-Type"))
 	if err != nil {

@@ -80,9 +80,12 @@ type document struct {
 
 // parseManifest reads a manifest of a media type ("" is taken from the document). It is pure. Errors: ManifestInvalid.
 func parseManifest(mediaType string, content []byte) (manifest, error) {
+	if err := unambiguous(content); err != nil {
+		return manifest{}, err
+	}
 	var doc document
 	if err := json.Unmarshal(content, &doc); err != nil {
-		return manifest{}, fault.New(fault.ManifestInvalid, "The manifest is not the JSON of a manifest.").Because(err)
+		return manifest{}, noJSON(err)
 	}
 	if doc.MediaType == "" {
 		doc.MediaType = mediaType
@@ -100,7 +103,13 @@ func parseManifest(mediaType string, content []byte) (manifest, error) {
 		return manifest{}, invalid("schemaVersion must be 2, not %d.", doc.SchemaVersion)
 	}
 	m := manifest{mediaType: mediaType, artifactType: doc.ArtifactType}
-	var err error
+	err := kindOfContent("artifactType", doc.ArtifactType)
+	if err == nil && doc.Config != nil {
+		err = kindOfContent("media type of the config", doc.Config.MediaType)
+	}
+	if err != nil {
+		return manifest{}, err
+	}
 	switch mediaType {
 	case mediaImage, mediaDockerImage:
 		err = m.image(doc)
@@ -193,6 +202,10 @@ func foreign(mediaType string) bool {
 	return strings.HasPrefix(mediaType, "application/vnd.oci.image.layer.nondistributable.") ||
 		mediaType == "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" ||
 		mediaType == "application/vnd.docker.image.rootfs.foreign.diff.tar"
+}
+
+func noJSON(err error) error {
+	return fault.New(fault.ManifestInvalid, "The manifest is not the JSON of a manifest.").Because(err)
 }
 
 func invalid(format string, args ...any) error {

@@ -115,7 +115,7 @@ func behind(tx *meta.Tx, table, column, repository string, p oci.Page) (where, o
 	if errors.Is(err, meta.ErrNotFound) {
 		return ` AND $2 <> ''`, order, []any{""}, nil
 	}
-	return ` AND (updated_us ` + than + ` $3 OR updated_us = $3 AND ` + by + ` ` + than + ` $2)`, order, []any{p.Last, updated}, err
+	return ` AND (updated_us, ` + by + `) ` + than + ` ($3, $2)`, order, []any{p.Last, updated}, err
 }
 
 // ListTags lists tags. Errors: see oci.Metadata.

@@ -325,10 +325,11 @@ func (s *Service) Repositories(ctx context.Context, c oci.Call, last string, n i
 			return err
 		}
 		by := bytewise(tx, "name")
-		for from, rest := last, n > 0; rest; {
+		// Where the caller may read few of many, each batch is larger than the one before.
+		for from, rest, size := last, n > 0, n+1; rest; size = max(size, min(2*size, 1000)) {
 			var batch []string
 			var err error
-			batch, rest, err = names(tx, n+1, `SELECT name FROM repositories WHERE registry = $1 AND `+by+` > $2 AND (locks & 4) = 0
+			batch, rest, err = names(tx, size, `SELECT name FROM repositories WHERE registry = $1 AND `+by+` > $2 AND (locks & 4) = 0
  AND EXISTS (SELECT 1 FROM manifests m WHERE m.repository = repositories.id`+visible+`) ORDER BY `+by+` LIMIT $3`, c.Registry.ID, from)
 			if err != nil {
 				return err

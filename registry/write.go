@@ -8,6 +8,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
+	"unicode"
 
 	"github.com/embargo-registry/embargo/blob"
 	"github.com/embargo-registry/embargo/fault"
@@ -128,7 +130,17 @@ func (s *Service) platform(ctx context.Context, m *manifest) {
 	if err != nil || json.Unmarshal(content, &config) != nil {
 		return // it is shown without a platform, or refused for what it lacks
 	}
-	m.architecture, m.os = clip(config.Architecture), clip(config.OS)
+	m.architecture, m.os = plain(config.Architecture), plain(config.OS)
+}
+
+// plain is a short text without control characters: no database keeps a NUL in a text.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, clip(s))
 }
 
 func (s *Service) putManifest(tx *meta.Tx, c oci.Call, repo name.Repository, tags []name.Tag, m manifest, sealed blob.Sealed) error {

@@ -39,6 +39,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r.Body = body
 	}
 	rec.body = body
+	if rec.last = last(r); rec.last == always {
+		rec.Header().Set("Connection", "close")
+	}
 	defer rec.begin() // the rest of net/http's buffer, and of the body, has time of its own
 	door := label(f.door.Zone())
 	f.metrics.inFlight.WithLabelValues(door).Inc()
@@ -59,6 +62,32 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.route(rec, r, peer)
+}
+
+// lasting is whether a request must be the last one on its connection.
+type lasting int
+
+const (
+	no lasting = iota
+	unlessGood
+	always
+)
+
+// last judges a request by its form. A message that has both a Transfer-Encoding and a Content-Length, or a Transfer-Encoding in HTTP/1.0, may hide another request behind it from a proxy that
+// reads it otherwise, so nothing more may be read from its connection (RFC 9112, section 6.1). net/http takes one of the two headers away and doesn't tell. So every body in chunks counts as
+// such a message: always on a door without TLS, where a proxy may stand before it, and otherwise unless it was answered with success, because clients send the layers of images in chunks.
+func last(r *http.Request) lasting {
+	switch {
+	case r.ProtoMajor > 1:
+		return no
+	case !r.ProtoAtLeast(1, 1) || r.Method == http.MethodConnect:
+		return always
+	case len(r.TransferEncoding) == 0:
+		return no
+	case r.TLS == nil:
+		return always
+	}
+	return unlessGood
 }
 
 // role is whose envelope an answer to r comes in.
@@ -169,6 +198,7 @@ type recorder struct {
 	http.ResponseWriter
 	pace
 	body    *paced
+	last    lasting
 	streams bool // HTTP/2
 	status  int
 	bytes   int64
@@ -177,6 +207,9 @@ type recorder struct {
 func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {
 		w.status = status
+		if w.last == always || w.last == unlessGood && status >= 300 {
+			w.Header().Set("Connection", "close")
+		}
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
