@@ -80,6 +80,7 @@ func FuzzTokens(f *testing.F) {
 	f.Add(issued[:40])
 	f.Add("eyJhbGciOiJub25lIn0.e30.")
 	f.Add("..")
+	f.Add("\x00")
 	row := meta.RegistryRow{ID: "r", Name: "contoso", LoginServer: "contoso.azurecr.localhost", ResourceID: "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerRegistry/registries/contoso", AdminEnabled: true}
 	f.Fuzz(func(t *testing.T, token string) {
 		if c, err := s.Authenticate(t.Context(), token); err == nil && c.ID != first.Principal || err != nil && !fault.Is(err, fault.InvalidToken) {

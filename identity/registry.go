@@ -303,6 +303,8 @@ func (s *Service) registryCaller(ctx context.Context, tx *meta.Tx, row meta.Regi
 // Basic finds the caller of a user name and password at a registry: the null user with a refresh token, the admin user, or a service principal
 // by its application id and a secret. Users log in at the authority. Errors: InvalidToken.
 func (s *Service) Basic(ctx context.Context, tx *meta.Tx, row meta.RegistryRow, user, password string) (Caller, error) {
+	// A name that no database keeps (meta.Tx) is nobody's, and is told nothing else than any other wrong one.
+	user = strings.ReplaceAll(strings.ToValidUTF8(user, "\uFFFD"), "\x00", "\uFFFD")
 	switch {
 	case user == NullUser:
 		return s.VerifyRegistryRefresh(ctx, tx, row, password)
