@@ -431,8 +431,9 @@ func TestCloseCutsPublic(t *testing.T) {
 	if got := answer(in); got == http.StatusOK {
 		t.Error("an idle connection was served after the public side was closed")
 	}
-	if n, err := io.Copy(io.Discard, from); err == nil || n+1<<20 >= int64(len(big)) {
-		t.Errorf("the download went on: %d bytes more, %v", n, err)
+	// The end may be a reset or the end of the TLS stream, whichever side of the server was first; content stops short of its Content-Length in either case.
+	if n, _ := io.Copy(io.Discard, from); n+1<<20 >= int64(len(big)) {
+		t.Errorf("the download went on: %d bytes more", n)
 	}
 	h.Recorded(t.Context(), "a download that was cut", func(r map[string]any) bool {
 		n, _ := r["bytes"].(float64)
