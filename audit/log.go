@@ -60,6 +60,8 @@ type Log struct {
 type entry struct {
 	record Record
 	reply  chan error // nil: nobody waits
+	// durable hears that it is written; nil: nobody does.
+	durable func()
 }
 
 var errClosed = errors.New("audit: the log is closed")
@@ -134,19 +136,8 @@ func (l *Log) append(tx *meta.Tx, all []Record) error {
 // Decide records r and returns when it is durable. Callers that come together share one commit.
 func (l *Log) Decide(ctx context.Context, r Record) error {
 	e := entry{record: r, reply: make(chan error, 1)}
-	l.mu.RLock()
-	if l.closed {
-		l.mu.RUnlock()
-		return errClosed
-	}
-	l.senders.Add(1)
-	l.mu.RUnlock()
-	select {
-	case l.in <- e:
-		l.senders.Done()
-	case <-ctx.Done():
-		l.senders.Done()
-		return ctx.Err()
+	if err := l.send(ctx, e); err != nil {
+		return err
 	}
 	select {
 	case err := <-e.reply:
@@ -157,30 +148,35 @@ func (l *Log) Decide(ctx context.Context, r Record) error {
 	}
 }
 
-// Soon records r soon, after all that came before it, and returns when it waits in the queue: what happens next is on record unless the process is killed within the next commit. It
-// refuses while records can't be written.
-func (l *Log) Soon(ctx context.Context, r Record) error {
+// Soon records r and returns when it waits in the queue of the next commit; durable is called when it is written, and never if it can't be. While the newest records could not be
+// written it waits as Decide does, so that nothing follows from what can't be recorded.
+func (l *Log) Soon(ctx context.Context, r Record, durable func()) error {
+	if l.Healthy() != nil {
+		err := l.Decide(ctx, r)
+		if err == nil {
+			durable()
+		}
+		return err
+	}
+	return l.send(ctx, entry{record: r, durable: durable})
+}
+
+// send puts an entry into the queue, when there is room.
+func (l *Log) send(ctx context.Context, e entry) error {
 	l.mu.RLock()
-	if l.closed || l.failed != nil {
-		defer l.mu.RUnlock()
-		return errors.Join(errClosedIf(l.closed), l.failed)
+	if l.closed {
+		l.mu.RUnlock()
+		return errClosed
 	}
 	l.senders.Add(1)
 	l.mu.RUnlock()
 	defer l.senders.Done()
 	select {
-	case l.in <- entry{record: r}:
+	case l.in <- e:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-func errClosedIf(closed bool) error {
-	if closed {
-		return errClosed
-	}
-	return nil
 }
 
 // Note records r soon and does not wait for it; Close does. What can't be recorded shows in the log and in Healthy.
@@ -224,10 +220,9 @@ func (l *Log) count() {
 }
 
 func (l *Log) counted() {
-	l.often.Lock()
-	flushes := l.flushes
-	l.often.Unlock()
-	for _, flush := range flushes {
+	l.often.Lock() // to the end: Close must not come between what is taken out of a count and its record
+	defer l.often.Unlock()
+	for _, flush := range l.flushes {
 		for _, r := range flush() {
 			l.Note(r)
 		}
@@ -287,6 +282,9 @@ func (l *Log) answer(batch []entry, err error) {
 	for _, e := range batch {
 		if e.reply != nil {
 			e.reply <- err
+		}
+		if err == nil && e.durable != nil {
+			e.durable()
 		}
 	}
 }

@@ -182,18 +182,28 @@ func (g *Gate) Release(ctx context.Context, d Decision) (Grant, error) {
 		id = newID()
 		r := g.record(d.row, d.ask, audit.Allowed, nil)
 		r.Decision = id
-		record := g.audit.Decide
-		if g.soon && d.row.Exports && d.ask.Route == Pull {
-			record = g.audit.Soon
+		share := func() {
+			if shareable {
+				g.shared.Add(key, id)
+			}
 		}
-		if err := record(ctx, r); err != nil {
+		if err := g.put(ctx, d, r, share); err != nil {
 			return Grant{}, fault.New(fault.Unavailable, "The release could not be recorded, so it is refused.").Because(err)
-		}
-		if shareable {
-			g.shared.Add(key, id)
 		}
 	}
 	return Grant{&grant{gate: g, ask: d.ask, epoch: d.row.Epoch, decision: id, expires: g.clock().Add(grantLife), row: d.row}}, nil
+}
+
+// put records a decision, durably or, where that may be, soon; durable is called once it is written.
+func (g *Gate) put(ctx context.Context, d Decision, r audit.Record, durable func()) error {
+	if g.soon && d.row.Exports && d.ask.Route == Pull {
+		return g.audit.Soon(ctx, r, durable)
+	}
+	err := g.audit.Decide(ctx, r)
+	if err == nil {
+		durable()
+	}
+	return err
 }
 
 // Record writes an allowed decision within tx, for content that stays inside the installation (an import that links): the
