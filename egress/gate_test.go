@@ -245,6 +245,107 @@ func TestReleaseIsRecordedFirst(t *testing.T) {
 	})
 }
 
+// With Soon a pull whose registry lets artifacts go is let go while its record waits; that of a registry with exports disabled waits for its record, and so does every other route.
+func TestSoonIsForOpenRegistries(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		gate, err := egress.New(egress.Options{DB: w.db, Audit: w.log, Soon: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.gate = gate
+		w.put("two", func(r *meta.RegistryRow) { r.Exports, r.PublicAccess = false, false })
+		inside := *private
+		inside.Zone.Registry = "two"
+		shut := pull(&inside)
+		shut.Registry = "id-two"
+		decided := func(a egress.Ask) egress.Decision {
+			t.Helper()
+			d, err := w.decide(a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}
+		soon, strict := decided(pull(public)), []egress.Decision{decided(shut), decided(transfer("one"))}
+		begun, end := make(chan struct{}), make(chan struct{})
+		var writer sync.WaitGroup
+		writer.Go(func() {
+			err := w.db.Write(context.Background(), func(tx *meta.Tx) error {
+				if tx.Postgres() {
+					if _, err := tx.Exec(`LOCK TABLE audit IN EXCLUSIVE MODE`); err != nil {
+						return err
+					}
+				}
+				close(begun)
+				<-end
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		<-begun
+		if _, err := gate.Release(t.Context(), soon); err != nil {
+			t.Errorf("an open registry's pull: %v", err)
+		}
+		for _, d := range strict {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			if _, err := gate.Release(ctx, d); !fault.Is(err, fault.Unavailable) {
+				t.Errorf("released before it was on record: %v", err)
+			}
+			cancel()
+		}
+		close(end)
+		writer.Wait()
+		if _, err := gate.Release(t.Context(), strict[0]); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// With Soon, what could not be recorded is shared with nobody: the connection's next pull is a record of its own.
+func TestSoonSharesWhatIsDurable(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		var err error
+		if w.gate, err = egress.New(egress.Options{DB: w.db, Audit: w.log, Soon: true}); err != nil {
+			t.Fatal(err)
+		}
+		rename := func(from, to string) {
+			t.Helper()
+			err := w.db.Write(t.Context(), func(tx *meta.Tx) error {
+				_, err := tx.Exec(`ALTER TABLE ` + from + ` RENAME TO ` + to)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		d, err := w.decide(pull(public))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rename("audit", "gone")
+		if _, err := w.gate.Release(t.Context(), d); err != nil { // nothing has failed yet
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(30 * time.Second); w.log.Healthy() == nil; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("no failure shows")
+			}
+		}
+		if _, err := w.gate.Release(t.Context(), d); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("released while records can't be written: %v", err)
+		}
+		rename("gone", "audit")
+		for range 3 {
+			w.grant(pull(public))
+		}
+		if got := w.records(); len(got) != 1 {
+			t.Errorf("%d records are there, want the one of the pulls after the failure: %+v", len(got), got)
+		}
+	})
+}
+
 // The ranges of one blob that one caller reads on one connection share a record; nothing else shares one.
 func TestSharedRecords(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

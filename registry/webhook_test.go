@@ -184,6 +184,25 @@ func TestEvents(t *testing.T) {
 	})
 }
 
+// TestEventsOfTheBin: what is deleted under softDeletePolicy is told like what is deleted for good, a manifest and a whole repository.
+func TestEventsOfTheBin(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h, l := w.registry("one", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 }), listen(t, w)
+		l.hook(t, h, "deletes", "", "delete")
+		l.deliver(t)
+		first := string(name.DigestOf(h.image("app", "v1", "a")))
+		h.image("app", "v2", "b")
+		h.do(202, "DELETE", "/v2/app/manifests/"+first, nil)
+		h.do(202, "DELETE", "/acr/v1/app", nil)
+		for _, digest := range []string{first, ""} {
+			if p := l.next(t); p.Action != "delete" || p.Target.Repository != "app" || p.Target.Digest != digest {
+				t.Errorf("the deletion of %q is told as %+v", digest, p)
+			}
+		}
+		l.until(t, "delivered", 2)
+	})
+}
+
 // TestCharts: a Helm chart is told under the charts' own action, with its name and version.
 func TestCharts(t *testing.T) {
 	w := newWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")))
