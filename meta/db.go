@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 // ErrNotFound is what Scan answers when a query of one row found none.
@@ -54,6 +56,8 @@ type DB struct {
 	pool     *sql.DB
 	bells    bells
 	watch    func(op string, took time.Duration, failed bool)
+	// understood are texts of rows as what they mean.
+	understood *lru.Cache[string, any]
 
 	// PostgreSQL's own: a write holds writes for reading; Close takes it once, for good.
 	writes  sync.RWMutex
@@ -78,6 +82,9 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	db := &DB{clock: o.Clock, log: o.Log, watch: o.Watch}
 	var err error
+	if db.understood, err = lru.New[string, any](understoodTexts); err != nil {
+		return nil, err
+	}
 	switch scheme, rest, _ := strings.Cut(o.URL, ":"); scheme {
 	case "sqlite":
 		err = db.openSQLite(ctx, strings.TrimPrefix(rest, "//"))

@@ -52,6 +52,7 @@ func TestEndpoint(t *testing.T) {
 			}
 		}
 		one, two := endpoint("1", "x", "10.0.0.4", "10.0.0.5"), endpoint("2", "x", "10.0.0.6")
+		two.ResourceID = strings.Replace(two.ResourceID, "My2", "Another", 1) // by their ARM ids it is the first
 		check("put", write(func(tx *meta.Tx) (int64, error) { return tx.PutEndpoint(one) }), "1")
 		check("a second one", write(func(tx *meta.Tx) (int64, error) { return tx.PutEndpoint(two) }), "1", "2")
 		if err := db.Read(t.Context(), func(tx *meta.Tx) error {
@@ -61,7 +62,7 @@ func TestEndpoint(t *testing.T) {
 			none, errNone := tx.EndpointsIn("/other")
 			taken, errTaken := tx.Addresses("/v", "/v/s")
 			elsewhere, errElse := tx.Addresses("/v", "/v/other")
-			if !reflect.DeepEqual(byID, one) || !reflect.DeepEqual(of, []meta.Endpoint{one, two}) || !reflect.DeepEqual(in, of) || len(none) != 0 || len(taken) != 3 || len(elsewhere) != 0 {
+			if !reflect.DeepEqual(byID, one) || !reflect.DeepEqual(of, []meta.Endpoint{two, one}) || !reflect.DeepEqual(in, of) || len(none) != 0 || len(taken) != 3 || len(elsewhere) != 0 {
 				t.Errorf("read %+v\n%+v\n%+v\n%v %v %v", byID, of, in, none, taken, elsewhere)
 			}
 			return errors.Join(err, errOf, errIn, errNone, errTaken, errElse)

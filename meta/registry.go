@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 // RegistryRow is what decisions read of a registry: a projection of its ARM document, written in the document's transaction and
@@ -24,9 +27,9 @@ type RegistryRow struct {
 	Epoch int64
 	// Exports is policies.exportPolicy.status = enabled; PublicAccess is publicNetworkAccess = Enabled. Both read false while the row is held.
 	Exports, PublicAccess bool
-	// DefaultDeny is networkRuleSet.defaultAction = Deny; IPRules are the allowed prefixes then.
+	// DefaultDeny is networkRuleSet.defaultAction = Deny; IPRules are the allowed addresses then.
 	DefaultDeny         bool
-	IPRules             []netip.Prefix
+	IPRules             Ranges
 	BypassAzureServices bool
 	AdminEnabled        bool
 	AnonymousPull       bool
@@ -48,7 +51,7 @@ type RegistryRow struct {
 	SoftDeleteDays int64
 	// TokensValidFrom: tokens issued before it are void.
 	TokensValidFrom time.Time
-	// Endpoints are the ids of the private endpoints whose connection is approved. PutRegistry leaves them as they are: see PutEndpoint.
+	// Endpoints are the ids of the private endpoints whose connection is approved, in their order. PutRegistry leaves them as they are: see PutEndpoint.
 	Endpoints []string
 	// Held: the database is a copy that may be older than what was in force, and nobody has confirmed it. PutRegistry leaves it as it is.
 	Held bool
@@ -59,12 +62,9 @@ const registryColumns = `id, resource_id, name, login_server, location, sku, epo
 
 // PutRegistry writes the row and returns its new epoch: one more than any that the row, or r, had.
 func (tx *Tx) PutRegistry(r RegistryRow) (int64, error) {
-	rules, err := json.Marshal(r.IPRules)
+	rules, err := json.Marshal(append([]netip.Prefix{}, r.IPRules.list...))
 	if err != nil {
 		return 0, err
-	}
-	if r.IPRules == nil {
-		rules = []byte("[]")
 	}
 	var epoch int64
 	err = tx.Row(`INSERT INTO registries (`+registryColumns+`, resource_key)
@@ -92,27 +92,27 @@ func (tx *Tx) DeleteRegistry(id string) error {
 
 // LockRegistry reads the row by identity and keeps others from changing it until the transaction ends. Errors: ErrNotFound.
 func (tx *Tx) LockRegistry(id string) (RegistryRow, error) {
-	return scanRegistry(tx.Lock(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE id = $1`, id).Scan)
+	return tx.scanRegistry(tx.Lock(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE id = $1`, id).Scan)
 }
 
 // RegistryByID reads the row by identity. Errors: ErrNotFound.
 func (tx *Tx) RegistryByID(id string) (RegistryRow, error) {
-	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE id = $1`, id).Scan)
+	return tx.scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE id = $1`, id).Scan)
 }
 
 // RegistryByResource reads the row by ARM id, in any casing. Errors: ErrNotFound.
 func (tx *Tx) RegistryByResource(resourceID string) (RegistryRow, error) {
-	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE resource_key = $1`, strings.ToLower(resourceID)).Scan)
+	return tx.scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE resource_key = $1`, strings.ToLower(resourceID)).Scan)
 }
 
 // RegistryByName reads the row by name, in any casing. Errors: ErrNotFound.
 func (tx *Tx) RegistryByName(name string) (RegistryRow, error) {
-	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE name = $1`, strings.ToLower(name)).Scan)
+	return tx.scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE name = $1`, strings.ToLower(name)).Scan)
 }
 
 // RegistryByLoginServer reads the row by login server, in any casing and without a port. Errors: ErrNotFound.
 func (tx *Tx) RegistryByLoginServer(host string) (RegistryRow, error) {
-	return scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE login_server = $1`, strings.ToLower(host)).Scan)
+	return tx.scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE login_server = $1`, strings.ToLower(host)).Scan)
 }
 
 // Registries reads all rows in the order of their names.
@@ -124,7 +124,7 @@ func (tx *Tx) Registries() ([]RegistryRow, error) {
 	defer rows.Close()
 	var all []RegistryRow
 	for rows.Next() {
-		r, err := scanRegistry(rows.Scan)
+		r, err := tx.scanRegistry(rows.Scan)
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +133,7 @@ func (tx *Tx) Registries() ([]RegistryRow, error) {
 	return all, rows.Err()
 }
 
-func scanRegistry(scan func(...any) error) (RegistryRow, error) {
+func (tx *Tx) scanRegistry(scan func(...any) error) (RegistryRow, error) {
 	var r RegistryRow
 	var rules, endpoints string
 	var valid, since int64
@@ -143,21 +143,51 @@ func scanRegistry(scan func(...any) error) (RegistryRow, error) {
 	if err != nil {
 		return RegistryRow{}, err
 	}
-	if rules != "[]" {
-		if err := json.Unmarshal([]byte(rules), &r.IPRules); err != nil {
-			return RegistryRow{}, fmt.Errorf("IP rules of registry %s: %w", r.Name, err)
-		}
+	if r.IPRules, err = understand(tx.db.understood, rules, readRanges); err != nil {
+		return RegistryRow{}, fmt.Errorf("IP rules of registry %s: %w", r.Name, err)
 	}
-	if endpoints != "[]" {
-		if err := json.Unmarshal([]byte(endpoints), &r.Endpoints); err != nil {
-			return RegistryRow{}, fmt.Errorf("private endpoints of registry %s: %w", r.Name, err)
-		}
+	if r.Endpoints, err = understand(tx.db.understood, endpoints, readIDs); err != nil {
+		return RegistryRow{}, fmt.Errorf("private endpoints of registry %s: %w", r.Name, err)
 	}
 	r.TokensValidFrom, r.RetentionSince = FromMicros(valid), FromMicros(since)
 	if r.Held {
 		r.Exports, r.PublicAccess = false, false
 	}
 	return r, nil
+}
+
+// understoodTexts is how many texts of rows are kept as what they mean.
+const understoodTexts = 1024
+
+// understand reads a row's text, or remembers what it was the last time: it depends on nothing but the text. What it returns is shared, and not to be changed.
+func understand[T any](known *lru.Cache[string, any], text string, read func(text []byte) (T, error)) (v T, err error) {
+	if text == "[]" {
+		return v, nil
+	}
+	if k, ok := known.Get(text); ok {
+		if v, ok = k.(T); ok {
+			return v, nil
+		}
+	}
+	if v, err = read([]byte(text)); err == nil {
+		known.Add(text, v)
+	}
+	return v, err
+}
+
+func readRanges(text []byte) (Ranges, error) {
+	var list []netip.Prefix
+	if err := json.Unmarshal(text, &list); err != nil {
+		return Ranges{}, err
+	}
+	return NewRanges(list...), nil
+}
+
+// readIDs puts them in order, so that Enter finds one among many.
+func readIDs(text []byte) (ids []string, err error) {
+	err = json.Unmarshal(text, &ids)
+	slices.Sort(ids)
+	return slices.Clip(ids), err
 }
 
 // HoldRegistry sets or clears the row's hold and raises its epoch above both its own and floor. It returns the new epoch. Errors: ErrNotFound.

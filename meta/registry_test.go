@@ -23,7 +23,7 @@ func row(id string) meta.RegistryRow {
 		ID: id, ResourceID: "/subscriptions/S/resourceGroups/Rg/providers/Microsoft.ContainerRegistry/registries/My" + id,
 		Name: "my" + id, LoginServer: "my" + id + ".azurecr.localhost", Location: "westeurope", SKU: "Premium",
 		Exports: true, PublicAccess: true, DefaultDeny: true,
-		IPRules:             []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")},
+		IPRules:             meta.NewRanges(netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")),
 		BypassAzureServices: true, AdminEnabled: true, AnonymousPull: true, AbacMode: true, ArmTokens: true, DataEndpoint: true, RetentionDays: 7, SoftDeleteDays: 7,
 		TokensValidFrom: time.Date(2024, 5, 6, 7, 8, 9, 123456000, time.UTC),
 	}

@@ -20,7 +20,7 @@ func Enter(row meta.RegistryRow, p *Peer) error {
 	switch p.Kind {
 	case Private:
 		if p.Endpoint != "" {
-			if slices.Contains(row.Endpoints, p.Endpoint) {
+			if _, approved := slices.BinarySearch(row.Endpoints, p.Endpoint); approved {
 				return nil
 			}
 			break
@@ -29,7 +29,7 @@ func Enter(row meta.RegistryRow, p *Peer) error {
 			return nil
 		}
 	case Public:
-		if row.PublicAccess && (!row.DefaultDeny || listed(row.IPRules, p.Addr.Addr())) {
+		if row.PublicAccess && (!row.DefaultDeny || row.IPRules.Contain(p.Addr.Addr())) {
 			return nil
 		}
 	}

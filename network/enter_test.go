@@ -13,11 +13,12 @@ import (
 )
 
 func TestEnter(t *testing.T) {
-	rules := func(s ...string) (out []netip.Prefix) {
+	rules := func(s ...string) meta.Ranges {
+		var out []netip.Prefix
 		for _, r := range s {
 			out = append(out, netip.MustParsePrefix(r))
 		}
-		return out
+		return meta.NewRanges(out...)
 	}
 	open := meta.RegistryRow{Name: "mine", PublicAccess: true}
 	closed := meta.RegistryRow{Name: "mine", IPRules: rules("203.0.113.0/24"), Endpoints: []string{"e0", "e1"}}

@@ -273,7 +273,7 @@ func TestNetworkFirst(t *testing.T) {
 		}{
 			{"no public access", func(r *meta.RegistryRow) { r.PublicAccess = false }},
 			{"another address", func(r *meta.RegistryRow) {
-				r.PublicAccess, r.DefaultDeny, r.IPRules = true, true, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+				r.PublicAccess, r.DefaultDeny, r.IPRules = true, true, meta.NewRanges(netip.MustParsePrefix("192.0.2.0/24"))
 			}},
 		} {
 			what := closed.what
@@ -313,7 +313,7 @@ func TestNetworkFirst(t *testing.T) {
 			t.Errorf("the door of contoso answers for fabrikam: %d %s", a.status, a.body)
 		}
 		h.change(func(r *meta.RegistryRow) {
-			r.DefaultDeny, r.IPRules = true, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+			r.DefaultDeny, r.IPRules = true, meta.NewRanges(netip.MustParsePrefix("127.0.0.0/8"))
 		})
 		h.publicly().as(token).do(200, "GET", "/v2/app/manifests/v1", nil)
 	})

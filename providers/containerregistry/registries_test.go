@@ -299,8 +299,8 @@ func TestIPRules(t *testing.T) {
 		r.Must(t, 400, "PATCH", path("registryone", newest), `{"properties":{`+rules(many...)+`}}`)
 		r.Must(t, 400, "PATCH", path("registryone", newest), `{"properties":{`+rules("2001:db8::/32")+`}}`)
 		r.Must(t, 400, "PATCH", path("registryone", newest), `{"properties":{`+rules("203.0.113.1/24")+`}}`)
-		if row, _ := r.row(t, "registryone"); len(row.IPRules) != 200 {
-			t.Errorf("after refusals decisions read %d rules", len(row.IPRules))
+		if row, _ := r.row(t, "registryone"); len(row.IPRules.List()) != 200 {
+			t.Errorf("after refusals decisions read %d rules", len(row.IPRules.List()))
 		}
 	})
 }

@@ -161,7 +161,7 @@ func (k kind) listUsages(tx *arm.Tx, c arm.Call[arm.None]) (usages, error) {
 		return usages{}, err
 	}
 	if row.SKU == premium {
-		out.Value = append(out.Value, usage{"Geo-replications", -1, 1 + int64(len(tx.World().Children(c.ID, Replications))), "Count"}, usage{"IPRules", 200, int64(len(row.IPRules)), "Count"},
+		out.Value = append(out.Value, usage{"Geo-replications", -1, 1 + int64(len(tx.World().Children(c.ID, Replications))), "Count"}, usage{"IPRules", 200, int64(len(row.IPRules.List())), "Count"},
 			usage{"PrivateEndpointConnections", connections.Most, int64(len(links)), "Count"})
 	}
 	tokens, maps, err := k.o.Identity.CountRegistryTokens(tx.Meta(), row.ID)

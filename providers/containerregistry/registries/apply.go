@@ -210,14 +210,16 @@ func (k kind) project(c arm.Change[document], row meta.RegistryRow) meta.Registr
 	row.LoginServer, row.Location, row.SKU = strings.ToLower(p.LoginServer), c.Want.Location, c.Want.SKU.Name
 	row.Exports = p.Policies.Export.Status != disabled
 	row.PublicAccess = p.PublicAccess == "Enabled"
-	row.DefaultDeny, row.IPRules = false, nil
+	row.DefaultDeny, row.IPRules = false, meta.Ranges{}
 	if set := p.NetworkRuleSet; set != nil && c.Want.SKU.Name == premium {
 		row.DefaultDeny = set.DefaultAction == "Deny"
+		var rules []netip.Prefix
 		for _, r := range set.IPRules {
 			if pre, err := prefix(r.Value); err == nil { // Admit has read it
-				row.IPRules = append(row.IPRules, pre)
+				rules = append(rules, pre)
 			}
 		}
+		row.IPRules = meta.NewRanges(rules...)
 	}
 	row.BypassAzureServices = p.Bypass == "AzureServices"
 	row.AdminEnabled, row.AnonymousPull = p.AdminUserEnabled, p.AnonymousPull
@@ -236,19 +238,8 @@ func (k kind) project(c arm.Change[document], row meta.RegistryRow) meta.Registr
 
 // same reports whether a row needs no rewriting: a change of tags does not raise the epoch.
 func same(a, b meta.RegistryRow) bool {
-	rules := func(x, y []netip.Prefix) bool {
-		if len(x) != len(y) {
-			return false
-		}
-		for i := range x {
-			if x[i] != y[i] {
-				return false
-			}
-		}
-		return true
-	}
 	return a.ResourceID == b.ResourceID && a.Name == b.Name && a.LoginServer == b.LoginServer && a.Location == b.Location && a.SKU == b.SKU &&
-		a.Exports == b.Exports && a.PublicAccess == b.PublicAccess && a.DefaultDeny == b.DefaultDeny && rules(a.IPRules, b.IPRules) &&
+		a.Exports == b.Exports && a.PublicAccess == b.PublicAccess && a.DefaultDeny == b.DefaultDeny && a.IPRules.Equal(b.IPRules) &&
 		a.BypassAzureServices == b.BypassAzureServices && a.AdminEnabled == b.AdminEnabled && a.AnonymousPull == b.AnonymousPull &&
 		a.AbacMode == b.AbacMode && a.ArmTokens == b.ArmTokens && a.DataEndpoint == b.DataEndpoint &&
 		a.Quarantine == b.Quarantine && a.Trust == b.Trust && a.Retention == b.Retention && a.RetentionDays == b.RetentionDays && a.RetentionSince.Equal(b.RetentionSince) && a.SoftDelete == b.SoftDelete && a.SoftDeleteDays == b.SoftDeleteDays
