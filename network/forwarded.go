@@ -5,6 +5,7 @@ package network
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -12,13 +13,47 @@ import (
 // forwardedKept bounds the callers that are told apart on one connection of a trusted proxy; beyond, they are made anew.
 const forwardedKept = 256
 
-// Trust says which reverse proxies' X-Forwarded-For counts on public doors: for the caller's address and for nothing else. The zone stays the connection's.
-func (ds *Doors) Trust(proxies []netip.Prefix) { ds.trusted.Store(&proxies) }
+// Trust says which reverse proxies' X-Forwarded-For counts on public doors: for the caller's address and for nothing else. The zone stays the connection's. A connection on which a proxy
+// was believed that is trusted no longer is reset, with what is under way on it.
+func (ds *Doors) Trust(proxies []netip.Prefix) {
+	ds.trusted.Store(&proxies)
+	ds.mu.Lock()
+	var gone []*Peer
+	for _, p := range ds.live {
+		if p.link.callers.doubtful(p.Addr.Addr(), proxies) {
+			gone = append(gone, p)
+		}
+	}
+	ds.mu.Unlock()
+	for _, p := range gone {
+		p.Reset()
+	}
+}
 
 // callers are the peers of one connection of a trusted proxy, by their address.
 type callers struct {
 	mu  sync.Mutex
 	all map[netip.Addr]*Peer
+	// through are the proxies before the connection's own that were believed too, as many as forwardedKept; more: there were more.
+	through []netip.Addr
+	more    bool
+}
+
+// doubtful reports whether somebody was believed on the connection of proxy who is not trusted.
+func (c *callers) doubtful(proxy netip.Addr, trusted []netip.Prefix) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.all) > 0 && (c.more || !listed(trusted, proxy) || slices.ContainsFunc(c.through, func(a netip.Addr) bool { return !listed(trusted, a) }))
+}
+
+func (c *callers) believe(through netip.Addr) {
+	switch {
+	case slices.Contains(c.through, through):
+	case len(c.through) == forwardedKept:
+		c.more = true
+	default:
+		c.through = append(c.through, through)
+	}
 }
 
 // forwarded is the peer that a trusted proxy speaks for; p itself when it is none, or names nobody.
@@ -28,11 +63,15 @@ func (ds *Doors) forwarded(p *Peer, r *http.Request) *Peer {
 		return p
 	}
 	caller := p.Addr.Addr()
+	var through []netip.Addr
 	names := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(names) - 1; i >= 0 && listed(*trusted, caller); i-- {
-		next, err := netip.ParseAddr(strings.TrimSpace(names[i]))
+		next, err := forwardedAddr(strings.TrimSpace(names[i]))
 		if err != nil {
 			return p
+		}
+		if caller != p.Addr.Addr() {
+			through = append(through, caller)
 		}
 		caller = next.Unmap().WithZone("")
 	}
@@ -42,6 +81,12 @@ func (ds *Doors) forwarded(p *Peer, r *http.Request) *Peer {
 	c := &p.link.callers
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if ds.trusted.Load() != trusted {
+		return p // Trust may have passed over this connection: the request counts as the proxy's own
+	}
+	for _, a := range through {
+		c.believe(a)
+	}
 	if known := c.all[caller]; known != nil {
 		return known
 	}
@@ -52,4 +97,12 @@ func (ds *Doors) forwarded(p *Peer, r *http.Request) *Peer {
 	q.Addr, q.ID = netip.AddrPortFrom(caller, 0), p.ID+"/"+caller.String()
 	c.all[caller] = &q
 	return &q
+}
+
+// forwardedAddr reads one entry; some proxies write the port too.
+func forwardedAddr(text string) (netip.Addr, error) {
+	if a, err := netip.ParseAddrPort(text); err == nil {
+		return a.Addr(), nil
+	}
+	return netip.ParseAddr(text)
 }

@@ -154,6 +154,11 @@ func Check(o Options) error {
 		}
 		taken[w.address] = true
 	}
+	for _, n := range append(slices.Clone(o.DNS.Networks), DNSNetwork{Listen: o.DNS.Listen}) {
+		if taken[n.Listen] && !strings.HasSuffix(n.Listen, ":0") {
+			return option("dns", "%s is given to a listener too", n.Listen)
+		}
+	}
 	return nil
 }
 

@@ -68,24 +68,26 @@ func (s *Server) Reload(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := s.reload(ctx, o, certs); err != nil {
+	opened, closed, err := s.reload(ctx, o, certs)
+	if err != nil {
 		return err
 	}
 	if err := s.Reconcile(ctx); err != nil {
 		s.log.Error("the configuration is in force, but the doors of private endpoints could not be brought up to date", "error", err)
 	}
+	s.log.Info("configuration reloaded", "listenersOpened", opened, "listenersClosed", closed)
 	return nil
 }
 
-func (s *Server) reload(ctx context.Context, o Options, certs *certificates) error {
+func (s *Server) reload(ctx context.Context, o Options, certs *certificates) (opened, closed int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.start == nil {
-		return errors.New("the server is not running")
+		return 0, 0, errors.New("the server is not running")
 	}
 	next, gone, fresh, err := s.rearrange(ctx, o)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	// From here on nothing can be refused.
 	s.certificates.Store(certs)
@@ -113,11 +115,10 @@ func (s *Server) reload(ctx context.Context, o Options, certs *certificates) err
 	for i, l := range next {
 		l.door.Limit(limits[i])
 	}
-	s.log.Info("configuration reloaded", "listenersOpened", len(fresh), "listenersClosed", len(gone))
 	if err := s.announce(); err != nil {
 		s.log.Error("the configuration is in force, but what is written for clients of this machine (credentials.json, listening.json) could not be brought up to date", "error", err)
 	}
-	return nil
+	return len(fresh), len(gone), nil
 }
 
 // rearrange finds the listeners of the options: those that stay, and new ones, opened. An address that only changes what it serves is taken over, so that there is

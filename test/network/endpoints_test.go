@@ -37,6 +37,8 @@ type house struct {
 	t  *testing.T
 	db *meta.DB
 	on map[string]bool
+	// url is the database's.
+	url string
 }
 
 func newHouse(t *testing.T, config string) *house {
@@ -49,7 +51,7 @@ func newHouse(t *testing.T, config string) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	return &house{s, t, db, map[string]bool{}}
+	return &house{s, t, db, map[string]bool{}, url}
 }
 
 // put writes an endpoint and lets the server take notice, as ARM does after its commit.
