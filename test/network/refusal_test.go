@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/embargo-registry/embargo/test/instance"
+)
+
+// Whatever is asked of a registry that refuses the caller's network has one answer, the service's, with or without credentials and whether what is asked for is there or not.
+// A registry that does not exist has another.
+func TestRefusalIsOne(t *testing.T) {
+	h := newHouse(t, "")
+	h.CreateRegistry("factory", nil)
+	manifest, err := h.PushImage("factory", "app", "v1", []byte("cargo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := h.bearer("factory")
+	there, absent := instance.Digest(manifest), instance.Digest([]byte("absent"))
+	asked := []string{"GET /v2/", "HEAD /v2/", "GET /v2", "POST /v2/", "GET /v2/_catalog", "GET /acr/v1/_catalog", "GET /acr/v1/_deleted/_catalog", "GET /", "GET /v1/", "GET /favicon.ico", "DELETE /",
+		"GET /oauth2/token", "POST /oauth2/token", "POST /oauth2/exchange", "GET /v2/app/manifests/%00", "GET /v2/APP/manifests/v1", "TRACE /v2/", "OPTIONS /v2/"}
+	for _, repository := range []string{"app", "nothing/here"} {
+		for _, what := range []string{"manifests/v1", "manifests/v2", "manifests/" + there, "manifests/" + absent, "blobs/" + instance.Digest([]byte("cargo")), "blobs/" + absent, "tags/list", "referrers/" + there} {
+			asked = append(asked, "GET /v2/"+repository+"/"+what, "HEAD /v2/"+repository+"/"+what, "DELETE /v2/"+repository+"/"+what)
+		}
+		asked = append(asked, "PUT /v2/"+repository+"/manifests/v1", "POST /v2/"+repository+"/blobs/uploads/", "PATCH /v2/"+repository+"/blobs/uploads/1", "POST /v2/"+repository+"/blobs/uploads/?mount="+there+"&from=app",
+			"GET /acr/v1/"+repository, "GET /acr/v1/"+repository+"/_tags/v1", "GET /acr/v1/"+repository+"/_manifests/"+there, "DELETE /acr/v1/"+repository, "PATCH /acr/v1/"+repository)
+	}
+	const want = `{"errors":[{"code":"DENIED","message":"client with IP '127.0.0.1' is not allowed access. Refer https://aka.ms/acr/firewall to grant access."}]}`
+	for _, policy := range []instance.J{
+		{"networkRuleSet": instance.J{"defaultAction": "Deny", "ipRules": []any{instance.J{"action": "Allow", "value": "203.0.113.7"}}}},
+		{"publicNetworkAccess": "Disabled"},
+	} {
+		if a := h.Patch("factory", policy); a.Status != http.StatusOK {
+			t.Fatal(a)
+		}
+		headers := map[string]string{}
+		for _, q := range asked {
+			for _, authorization := range []string{"", "Bearer " + token, "Bearer x", "Basic eDp5"} {
+				method, path, _ := strings.Cut(q, " ")
+				a, err := h.Do(method, "https://"+h.LoginServer("factory")+path, nil, "Authorization", authorization)
+				body := want
+				if method == http.MethodHead {
+					body = ""
+				}
+				if got := strings.TrimSpace(string(a.Body)); err != nil || a.Status != http.StatusForbidden || strings.ReplaceAll(got, `\u0027`, "'") != body {
+					t.Errorf("%s with %q: %v %d %.300s", q, authorization, err, a.Status, a.Body)
+				}
+				if seen := fmt.Sprint(names(a.Header)); headers[body] == "" {
+					headers[body] = seen
+				} else if headers[body] != seen {
+					t.Errorf("%s with %q has the headers %s, and others have %s", q, authorization, seen, headers[body])
+				}
+			}
+		}
+	}
+	for _, path := range []string{"/v2/", "/v2/app/manifests/v1", "/oauth2/token"} {
+		a, err := h.Do(http.MethodGet, "https://"+h.LoginServer("nosuchregistry")+path, nil)
+		if err != nil || a.Status != http.StatusNotFound || !strings.Contains(string(a.Body), "NAME_UNKNOWN") {
+			t.Errorf("%s of no registry: %v %d %s", path, err, a.Status, a.Body)
+		}
+	}
+}
+
+// names are those of an answer's headers.
+func names(h http.Header) (all []string) {
+	for n := range h {
+		all = append(all, n)
+	}
+	slices.Sort(all)
+	return all
+}
