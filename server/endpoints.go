@@ -66,7 +66,7 @@ func (s *Server) reconcileDoors(ctx context.Context) error {
 	}
 	s.entrances.Store(&all)
 	want, limits := o.wantedEndpoints(all)
-	s.closeEndpoints(want)
+	s.closeEndpoints(func(w wanted) bool { return slices.Contains(want, w) })
 	s.cutEndpoints(o, all)
 	for i, w := range want {
 		s.openEndpoint(ctx, w, limits[i])
@@ -101,11 +101,14 @@ func (s *Server) readEntrances(ctx context.Context, o Options) (all entrances, e
 	return all, err
 }
 
-// wantedEndpoints are the doors that the endpoints should have. An address that is bound to interfaces has one more, which takes in what comes in by any other, to refuse it.
+// wantedEndpoints are the doors that the endpoints should have, in the order in which they are opened. An address that is bound to interfaces has one more, which takes in what comes in by any other, to
+// refuse it. Among listeners that share an address the kernel takes the newest of IPv4 and the oldest of IPv6, so that one comes first for IPv4 and last for IPv6.
 func (o *Options) wantedEndpoints(all entrances) (want []wanted, limits []network.Limits) {
 	add := func(w wanted, l network.Limits) {
 		want, limits = append(want, w), append(limits, l)
 	}
+	refuse := network.Limits{Closed: "interface"}
+	var last []wanted
 	for _, e := range all {
 		at := slices.IndexFunc(o.VirtualNetworks, func(v VirtualNetwork) bool { return v.ID == e.network })
 		if at < 0 || o.VirtualNetworks[at].Door != DoorAddress {
@@ -115,18 +118,16 @@ func (o *Options) wantedEndpoints(all entrances) (want []wanted, limits []networ
 		usual := network.Limits{MaxConnections: o.MaxConnections, Clients: v.Clients}
 		for _, a := range e.addresses {
 			w := wanted{door: e.zone.Door, address: net.JoinHostPort(a.Address.String(), strconv.Itoa(v.Port)), registry: e.zone.Registry, endpoint: e.zone.Endpoint,
-				tls: v.TLS, terminated: v.TLSTerminated}
-			if len(v.Interfaces) == 0 {
+				tls: v.TLS, terminated: v.TLSTerminated, shared: len(v.Interfaces) > 0}
+			rest := wanted{door: "address", address: w.address, shared: true, closed: true}
+			switch {
+			case !w.shared:
 				add(w, usual)
-				continue
-			}
-			// The one that takes in the rest comes first: among listeners of one address the kernel asks the newest first, so it must be the oldest. An IPv6 address goes
-			// without (there it asks the oldest first): what comes in elsewhere is refused by the kernel, and not on record.
-			if rest := (wanted{door: "address", address: w.address, shared: true, closed: true}); a.Address.Is4() {
-				w.shared = true
-				if !slices.Contains(want, rest) {
-					add(rest, network.Limits{Closed: "interface"})
-				}
+			case a.Address.Is6():
+				rest.last = true
+				last = append(last, rest)
+			case !slices.Contains(want, rest):
+				add(rest, refuse)
 			}
 			for _, name := range v.Interfaces {
 				w.device = name
@@ -134,15 +135,19 @@ func (o *Options) wantedEndpoints(all entrances) (want []wanted, limits []networ
 			}
 		}
 	}
+	slices.SortFunc(last, func(a, b wanted) int { return strings.Compare(a.address, b.address) })
+	for _, rest := range slices.Compact(last) {
+		add(rest, refuse)
+	}
 	return want, limits
 }
 
-// closeEndpoints closes the doors that are wanted no more and resets their connections.
-func (s *Server) closeEndpoints(want []wanted) {
+// closeEndpoints closes the doors that don't stay and resets their connections.
+func (s *Server) closeEndpoints(stays func(w wanted) bool) {
 	var stay []*endpointDoor
 	for _, d := range s.endpointDoors {
 		switch {
-		case slices.Contains(want, d.want):
+		case stays(d.want):
 			stay = append(stay, d)
 		case d.listener != nil:
 			d.listener.door.Stop()
@@ -182,9 +187,13 @@ func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits) {
 	} else if other := s.taken(w); other != nil {
 		d.err = fmt.Errorf("the address %s is listened on for the private endpoint %s already: give the virtual networks different interfaces, or prefixes that do not overlap",
 			w.address, other.door)
-	} else if w.shared && !w.closed && !slices.ContainsFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want.closed && d.want.address == w.address && d.listener != nil }) {
+	} else if w.shared && !w.closed && !w.is6() && !slices.ContainsFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want.closed && d.want.address == w.address && d.listener != nil }) {
 		d.err = fmt.Errorf("the address %s can't be listened on for what comes in by other interfaces", w.address)
 	} else {
+		if w.shared && !w.closed && w.is6() {
+			s.closeEndpoints(func(o wanted) bool { return !o.last || o.address != w.address }) // its turn comes again, after this one
+			at = slices.IndexFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want == w })
+		}
 		d.listener, d.err = s.listen(ctx, w, l)
 	}
 	s.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,16 +32,19 @@ func missing(t *testing.T, why string) {
 	t.Skip("no network namespaces: " + why)
 }
 
-// wire makes a namespace that is connected to this one by a pair of interfaces: here .1 of the prefix, there .2.
+// wire makes a namespace that is connected to this one by a pair of interfaces: here .1 of the prefix, there .2, and the same of IPv6 under fd00:.
 func wire(t *testing.T, space, device, prefix string) {
 	t.Helper()
 	ip(t, "netns", "add", space)
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", space).Run() })
 	ip(t, "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", space)
 	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", device).Run() })
+	six := strings.ReplaceAll("fd00."+prefix, ".", ":")
 	ip(t, "addr", "add", prefix+".1/24", "dev", device)
+	ip(t, "addr", "add", six+"::1/64", "nodad", "dev", device)
 	ip(t, "link", "set", device, "up")
 	ip(t, "-n", space, "addr", "add", prefix+".2/24", "dev", "eth0")
+	ip(t, "-n", space, "addr", "add", six+"::2/64", "nodad", "dev", "eth0")
 	ip(t, "-n", space, "link", "set", "eth0", "up")
 	ip(t, "-n", space, "link", "set", "lo", "up")
 }
@@ -54,6 +58,17 @@ func in(t *testing.T, space string, args ...string) (string, error) {
 	return string(out), err
 }
 
+// refused is how many connections from an address are on record that came in by the wrong interface.
+func (h *house) refused(address string) (n int) {
+	h.t.Helper()
+	for _, r := range h.Records(h.t.Context()) {
+		if r["rule"] == "interface" && strings.Contains(fmt.Sprint(r["source"]), address) {
+			n += 1
+		}
+	}
+	return n
+}
+
 // A virtual network of its own: who is inside pulls with a real client; who is outside and routes to the endpoint's address is refused and recorded, although the kernel
 // takes the packets in (the weak host model), and the public side refuses it too.
 func TestNamespaces(t *testing.T) {
@@ -61,35 +76,57 @@ func TestNamespaces(t *testing.T) {
 		missing(t, err.Error())
 	}
 	tag := fmt.Sprint(os.Getpid() % 10000)
-	inside, outside, near, far := "emb-in-"+tag, "emb-out-"+tag, "emi"+tag, "emo"+tag
+	inside, outside, near, far, late := "emb-in-"+tag, "emb-out-"+tag, "emi"+tag, "emo"+tag, "eml"+tag
 	wire(t, inside, near, "10.247.31")
 	wire(t, outside, far, "10.247.32")
-	const address = "10.247.31.9"
-	ip(t, "route", "add", "local", address, "dev", "lo")
-	t.Cleanup(func() { _ = exec.Command("ip", "route", "del", "local", address, "dev", "lo").Run() })
+	const address, six = "10.247.31.9", "fd00:10:247:31::9"
+	for _, a := range []string{address, six} {
+		ip(t, "route", "add", "local", a, "dev", "lo")
+		t.Cleanup(func() { _ = exec.Command("ip", "route", "del", "local", a, "dev", "lo").Run() })
+	}
 	ip(t, "-n", outside, "route", "add", address, "via", "10.247.32.1")
+	ip(t, "-n", outside, "route", "add", six, "via", "fd00:10:247:32::1")
+	ip(t, "-n", inside, "route", "add", six, "via", "fd00:10:247:31::1") // a local route alone does not answer neighbours of IPv6
 
 	h := newHouse(t, fmt.Sprintf(`
 virtualNetworks:
-  - {id: %s, door: address, port: 5443, interfaces: [%s], clients: [10.247.31.0/24]}
-`, vnet, near))
+  - {id: %s, door: address, port: 5443, interfaces: [%s, %s], clients: [10.247.31.0/24, "fd00:10:247:31::/64"]}
+`, vnet, near, late))
 	h.CreateRegistry("factory", nil)
 	if _, err := h.PushImage("factory", "app", "v1", []byte("a layer")); err != nil {
 		t.Fatal(err)
 	}
-	h.put("factory", "pe1", vnet, meta.EndpointApproved, address)
+	h.put("factory", "pe1", vnet, meta.EndpointApproved, address, six)
 	h.Lock("factory")
-	const url = "https://" + address + ":5443/v2/"
-	curl := []string{"curl", "-sk", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", url}
-	if out, err := in(t, inside, curl...); err != nil || out != "401" {
-		t.Errorf("inside: %q, %v\n%s", out, err, h.admin("/readyz").body)
+	curl := []string{"curl", "-skg", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", "https://" + address + ":5443/v2/"}
+	both := func(when string) {
+		t.Helper()
+		for url, from := range map[string]string{"https://" + address + ":5443/v2/": "10.247.32.2", "https://[" + six + "]:5443/v2/": "fd00:10:247:32::2"} {
+			curl := append(slices.Clone(curl[:len(curl)-1]), url)
+			if out, err := in(t, inside, curl...); err != nil || out != "401" {
+				t.Errorf("inside, %s, %s: %q, %v\n%s", when, url, out, err, h.admin("/readyz").body)
+			}
+			before := h.refused(from)
+			if out, err := in(t, outside, curl...); err == nil || out != "000" {
+				t.Errorf("outside, %s, %s: %q, %v", when, url, out, err)
+			}
+			for end := time.Now().Add(70 * time.Second); h.refused(from) == before; { // more within a minute are one record, at its end
+				if time.Now().After(end) {
+					t.Fatalf("%s, %s: a connection by the wrong interface is not on record", when, url)
+				}
+			}
+		}
 	}
-	if out, err := in(t, outside, curl...); err == nil || out != "000" {
-		t.Errorf("outside: %q, %v", out, err)
+	both("with one interface")
+	// A door that comes later, by another interface of the network, does not go past the one that refuses.
+	third := "emb-3-" + tag
+	wire(t, third, late, "10.247.33")
+	ip(t, "-n", third, "addr", "add", "10.247.31.78/32", "dev", "lo")
+	h.put("factory", "pe1", vnet, meta.EndpointApproved, address, six) // doors that were missing are tried again
+	if a := h.admin("/metrics"); !strings.Contains(a.body, `embargo_endpoint_doors{state="open"} 6`) {
+		t.Errorf("not all doors are open: %s", h.admin("/readyz").body)
 	}
-	h.Recorded(t.Context(), "a connection by the wrong interface", func(r map[string]any) bool {
-		return r["rule"] == "interface" && strings.Contains(fmt.Sprint(r["source"]), "10.247.32.2")
-	})
+	both("with two interfaces")
 	// An address of the network on the wrong interface fits no better.
 	ip(t, "-n", outside, "addr", "add", "10.247.31.77/32", "dev", "lo")
 	ip(t, "route", "add", "10.247.31.77/32", "via", "10.247.32.2", "dev", far)
