@@ -56,8 +56,8 @@ type DB struct {
 	pool     *sql.DB
 	bells    bells
 	watch    func(op string, took time.Duration, failed bool)
-	// understood are texts of rows as what they mean.
-	understood *lru.Cache[string, any]
+	// meanings are what texts of registries' rows mean, by the registry's id.
+	meanings *lru.Cache[string, *meaning]
 
 	// PostgreSQL's own: a write holds writes for reading; Close takes it once, for good.
 	writes  sync.RWMutex
@@ -82,7 +82,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	db := &DB{clock: o.Clock, log: o.Log, watch: o.Watch}
 	var err error
-	if db.understood, err = lru.New[string, any](understoodTexts); err != nil {
+	if db.meanings, err = lru.New[string, *meaning](meanings); err != nil {
 		return nil, err
 	}
 	switch scheme, rest, _ := strings.Cut(o.URL, ":"); scheme {

@@ -4,13 +4,12 @@ package meta
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
-
-	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 // RegistryRow is what decisions read of a registry: a projection of its ARM document, written in the document's transaction and
@@ -143,11 +142,8 @@ func (tx *Tx) scanRegistry(scan func(...any) error) (RegistryRow, error) {
 	if err != nil {
 		return RegistryRow{}, err
 	}
-	if r.IPRules, err = understand(tx.db.understood, rules, readRanges); err != nil {
-		return RegistryRow{}, fmt.Errorf("IP rules of registry %s: %w", r.Name, err)
-	}
-	if r.Endpoints, err = understand(tx.db.understood, endpoints, readIDs); err != nil {
-		return RegistryRow{}, fmt.Errorf("private endpoints of registry %s: %w", r.Name, err)
+	if r.IPRules, r.Endpoints, err = tx.meaning(r.ID, rules, endpoints); err != nil {
+		return RegistryRow{}, fmt.Errorf("IP rules and private endpoints of registry %s: %w", r.Name, err)
 	}
 	r.TokensValidFrom, r.RetentionSince = FromMicros(valid), FromMicros(since)
 	if r.Held {
@@ -156,38 +152,38 @@ func (tx *Tx) scanRegistry(scan func(...any) error) (RegistryRow, error) {
 	return r, nil
 }
 
-// understoodTexts is how many texts of rows are kept as what they mean.
-const understoodTexts = 1024
+// meanings is of how many registries it is kept what the texts of their rows mean.
+const meanings = 1024
 
-// understand reads a row's text, or remembers what it was the last time: it depends on nothing but the text. What it returns is shared, and not to be changed.
-func understand[T any](known *lru.Cache[string, any], text string, read func(text []byte) (T, error)) (v T, err error) {
-	if text == "[]" {
-		return v, nil
-	}
-	if k, ok := known.Get(text); ok {
-		if v, ok = k.(T); ok {
-			return v, nil
-		}
-	}
-	if v, err = read([]byte(text)); err == nil {
-		known.Add(text, v)
-	}
-	return v, err
+// meaning is what texts of a registry's row mean.
+type meaning struct {
+	rulesText, endpointsText string
+	rules                    Ranges
+	endpoints                []string
 }
 
-func readRanges(text []byte) (Ranges, error) {
+// meaning reads the texts of a row, or remembers what they meant the last time: that depends on nothing but the texts. What it returns is shared, and not to be changed.
+func (tx *Tx) meaning(id, rules, endpoints string) (Ranges, []string, error) {
+	if rules == "[]" && endpoints == "[]" {
+		return Ranges{}, nil, nil
+	}
+	m, known := tx.db.meanings.Get(id)
+	if known && m.rulesText == rules && m.endpointsText == endpoints { // no letter is compared when both are from memory
+		return m.rules, m.endpoints, nil
+	}
+	m = &meaning{rulesText: rules, endpointsText: endpoints}
 	var list []netip.Prefix
-	if err := json.Unmarshal(text, &list); err != nil {
-		return Ranges{}, err
+	if err := errors.Join(json.Unmarshal([]byte(rules), &list), json.Unmarshal([]byte(endpoints), &m.endpoints)); err != nil {
+		return Ranges{}, nil, err
 	}
-	return NewRanges(list...), nil
-}
-
-// readIDs puts them in order, so that Enter finds one among many.
-func readIDs(text []byte) (ids []string, err error) {
-	err = json.Unmarshal(text, &ids)
-	slices.Sort(ids)
-	return slices.Clip(ids), err
+	m.rules = NewRanges(list...)
+	slices.Sort(m.endpoints) // Enter finds one among many
+	m.endpoints = slices.Clip(m.endpoints)
+	if len(m.endpoints) == 0 {
+		m.endpoints = nil
+	}
+	tx.db.meanings.Add(id, m)
+	return m.rules, m.endpoints, nil
 }
 
 // HoldRegistry sets or clears the row's hold and raises its epoch above both its own and floor. It returns the new epoch. Errors: ErrNotFound.
