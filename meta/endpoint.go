@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -63,6 +64,26 @@ func (tx *Tx) PutEndpoint(e Endpoint) (int64, error) {
 		}
 	}
 	return tx.projectEndpoints(e.Registry)
+}
+
+// MeasureEndpoints says of each endpoint of a registry whether it has an address for each member: its Actions are "None", else "Recreate". What decisions read does not change.
+func (tx *Tx) MeasureEndpoints(registry string, members []string) error {
+	all, err := tx.EndpointsOf(registry)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		actions := "None"
+		for _, m := range members {
+			if !slices.ContainsFunc(e.Addresses, func(a EndpointAddress) bool { return a.Member == m }) {
+				actions = "Recreate"
+			}
+		}
+		if _, err := tx.Exec(`UPDATE private_endpoints SET actions = $1 WHERE id = $2 AND actions <> $1`, actions, e.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // DeleteEndpoint removes the row and releases its addresses. It returns the registry's new epoch, 0 where the registry is gone.

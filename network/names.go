@@ -18,3 +18,13 @@ func MemberHost(loginServer, member string) string {
 	}
 	return label + "." + region + ".data." + suffix
 }
+
+// Members are what a private endpoint of a registry has an address for each: the registry itself, and the data endpoints of its home and of its further regions, in any casing and with or
+// without spaces.
+func Members(home string, further ...string) []string {
+	all := []string{"registry"}
+	for _, region := range append([]string{home}, further...) {
+		all = append(all, "registry_data_"+strings.ToLower(strings.ReplaceAll(region, " ", "")))
+	}
+	return all
+}

@@ -11,6 +11,8 @@ import (
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/network"
 	"github.com/embargo-registry/embargo/providers/containerregistry/connections"
 	"github.com/embargo-registry/embargo/registry"
 	"github.com/embargo-registry/embargo/webhook"
@@ -194,16 +196,18 @@ func (k kind) links(tx *arm.Tx, c arm.Call[arm.None]) (linkList, error) {
 	}
 	r := linkResource{Type: TypeName + "/privateLinkResources", ID: c.ID.Child("privateLinkResources", linkGroup).String(), Name: linkGroup}
 	r.Properties.GroupID = linkGroup
-	r.Properties.Members = []string{linkGroup, linkGroup + "_data_" + strings.ToLower(row.Location)}
-	for _, replica := range tx.World().Children(c.ID, Replications) {
-		var d struct{ Location string }
-		if err := replica.Decode(&d); err != nil {
-			return linkList{}, err
-		}
-		r.Properties.Members = append(r.Properties.Members, linkGroup+"_data_"+strings.ToLower(strings.ReplaceAll(d.Location, " ", "")))
-	}
+	r.Properties.Members = members(tx.World(), c.ID, row.Location)
 	r.Properties.Zones = []string{"privatelink." + k.o.Suffix}
 	return linkList{[]linkResource{r}}, nil
+}
+
+// members are what a private endpoint of the registry has an address for each.
+func members(w arm.World, id name.ResourceID, home string) []string {
+	var further []string
+	for _, d := range arm.Children[struct{ Location string }](w, id, Replications) {
+		further = append(further, d.Location)
+	}
+	return network.Members(home, further...)
 }
 
 func (k kind) link(tx *arm.Tx, c arm.Call[arm.None]) (linkResource, error) {

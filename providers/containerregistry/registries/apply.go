@@ -16,6 +16,7 @@ import (
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/network"
 	"github.com/embargo-registry/embargo/providers/containerregistry/connections"
 	"github.com/embargo-registry/embargo/providers/containerregistry/managed"
 	"github.com/embargo-registry/embargo/registry"
@@ -270,8 +271,9 @@ func (k kind) view(v arm.View, d *document) {
 	p := &d.Properties
 	v.Look(func(tx *meta.Tx) error { return showConnections(tx, v.ID, p) })
 	if p.DataEndpoint {
-		label, _, _ := strings.Cut(p.LoginServer, ".")
-		p.DataHosts = []string{label + "." + strings.ToLower(d.Location) + ".data." + k.o.Suffix}
+		for _, m := range members(v.World, v.ID, d.Location)[1:] {
+			p.DataHosts = append(p.DataHosts, network.MemberHost(p.LoginServer, m))
+		}
 	}
 	d.Identity.Lower()
 	v.Look(func(tx *meta.Tx) error {

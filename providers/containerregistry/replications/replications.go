@@ -12,6 +12,7 @@ import (
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/network"
 )
 
 type document struct {
@@ -93,13 +94,30 @@ func admit(w arm.World, c arm.Change[document]) []*fault.Fault {
 	return faults
 }
 
-// apply says that nothing is served there.
-func apply(_ *arm.Tx, c arm.Change[document]) error {
+// apply says that nothing is served there, and which private endpoints of the registry have no address for one of its regions: they are to be made anew.
+func apply(tx *arm.Tx, c arm.Change[document]) error {
 	if c.Want != nil {
 		c.Want.Properties.State = "Succeeded"
 		c.Want.Properties.Status = status{"Pending", "The region is declared. Its content is not replicated: this installation serves the registry from its home region alone."}
 	}
-	return nil
+	row, err := tx.Meta().RegistryByResource(c.ID.Parent().String())
+	if err != nil {
+		return err
+	}
+	var further []string
+	for _, other := range tx.World().Children(c.ID.Parent(), TypeName) {
+		var d document
+		if err := other.Decode(&d); err != nil {
+			return err
+		}
+		if !other.ID.Equal(c.ID) {
+			further = append(further, d.Location)
+		}
+	}
+	if c.Want != nil {
+		further = append(further, c.Want.Location)
+	}
+	return tx.Meta().MeasureEndpoints(row.ID, network.Members(row.Location, further...))
 }
 
 // plain is a region's name as ids have it.

@@ -38,7 +38,11 @@ func (k kind) create(tx *arm.Tx, c arm.Change[document]) error {
 	if e.Status, e.Description, err = status(tx, c, row); err != nil {
 		return err
 	}
-	if e.Addresses, err = allocate(tx, c, subnet, prefix, []string{group, group + "_data_" + strings.ToLower(row.Location)}); err != nil {
+	members, err := members(tx, row)
+	if err != nil {
+		return err
+	}
+	if e.Addresses, err = allocate(tx, c, subnet, prefix, members); err != nil {
 		return err
 	}
 	epoch, err := tx.Meta().PutEndpoint(e)
@@ -58,6 +62,19 @@ func (k kind) create(tx *arm.Tx, c arm.Change[document]) error {
 	}
 	k.fence(tx, row.ID, epoch)
 	return nil
+}
+
+// members are what the endpoint has an address for each; the registry is locked, and so are its regions.
+func members(tx *arm.Tx, row meta.RegistryRow) ([]string, error) {
+	id, err := name.ParseResourceID(row.ResourceID)
+	if err != nil {
+		return nil, err
+	}
+	var further []string
+	for _, d := range arm.Children[struct{ Location string }](tx.World(), id, replicationType) {
+		further = append(further, d.Location)
+	}
+	return network.Members(row.Location, further...), nil
 }
 
 // lockSubnet locks the virtual network and reads the subnet that the endpoint's addresses come from.

@@ -22,6 +22,8 @@ const (
 	subnetType   = "Microsoft.Network/virtualNetworks/subnets"
 	registryType = "Microsoft.ContainerRegistry/registries"
 	nicType      = "Microsoft.Network/networkInterfaces"
+
+	replicationType = registryType + "/replications"
 )
 
 // group is the one group of a registry's private link resources, and the name of its first member.
@@ -82,7 +84,7 @@ type ipConfiguration struct {
 
 type ipProperties struct {
 	Group   string `json:"groupId" arm:"required" stance:"acts" doc:"registry"`
-	Member  string `json:"memberName" arm:"required" stance:"acts" doc:"registry, or registry_data_ and the registry's region."`
+	Member  string `json:"memberName" arm:"required" stance:"acts" doc:"registry, or registry_data_ and a region of the registry."`
 	Address string `json:"privateIPAddress" arm:"required" stance:"acts"`
 }
 
