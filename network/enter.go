@@ -29,7 +29,8 @@ func Enter(row meta.RegistryRow, p *Peer) error {
 			return nil
 		}
 	case Public:
-		if row.PublicAccess && (!row.DefaultDeny || row.IPRules.Contain(p.Addr.Addr())) {
+		// Whoever came by a private link that nobody knows has an address of a foreign network, which its owner numbers as he likes.
+		if row.PublicAccess && (!row.DefaultDeny || p.by == "" && row.IPRules.Contain(p.Addr.Addr())) {
 			return nil
 		}
 	}

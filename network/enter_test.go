@@ -3,7 +3,6 @@
 package network
 
 import (
-	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -63,28 +62,13 @@ func TestEnter(t *testing.T) {
 	if err := Enter(open, nil); !fault.Is(err, fault.FirewallDenied) {
 		t.Errorf("no peer at all: %v", err)
 	}
+	foreign := &Peer{Zone: public, Addr: netip.MustParseAddrPort("203.0.113.7:1"), by: "vpce-unknown"}
+	if Enter(deny, foreign) == nil || Enter(open, foreign) != nil {
+		t.Error("by a link that nobody knows: an address of a foreign network fits a rule, or what is open is closed")
+	}
 	err := Enter(closed, &Peer{Zone: public, Addr: netip.MustParseAddrPort("[::ffff:203.0.113.7]:1")})
 	want := "client with IP '203.0.113.7' is not allowed access. Refer https://aka.ms/acr/firewall to grant access."
 	if got := fault.From(err).Message; got != want || strings.Contains(got, "ffff") {
 		t.Errorf("the text is %q", got)
-	}
-}
-
-// BenchmarkEnter is the network's decision alone: which connection a request came on, and whether that enters.
-func BenchmarkEnter(b *testing.B) {
-	ds, err := NewDoors(nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	row := meta.RegistryRow{Name: "mine", Endpoints: []string{"0123456789abcdef", "e1"}}
-	for i := range 1000 {
-		at := netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(i))
-		ds.live[at.String()] = &Peer{Zone: Zone{Kind: Private, Registry: "mine", Endpoint: "e1"}, Addr: at}
-	}
-	r := &http.Request{RemoteAddr: "10.0.0.1:500"}
-	for b.Loop() {
-		if err := Enter(row, ds.Peer(r)); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

@@ -56,10 +56,11 @@ func (c *callers) believe(through netip.Addr) {
 	}
 }
 
-// forwarded is the peer that a trusted proxy speaks for; p itself when it is none, or names nobody.
+// forwarded is the peer that a trusted proxy speaks for; p itself when it is none, or names nobody. The address that a load balancer tells is none of a trusted proxy's: it may be of a network
+// that is numbered alike.
 func (ds *Doors) forwarded(p *Peer, r *http.Request) *Peer {
 	trusted := ds.trusted.Load()
-	if trusted == nil || len(*trusted) == 0 || p.Kind != Public || p.link == nil || !listed(*trusted, p.Addr.Addr()) {
+	if trusted == nil || len(*trusted) == 0 || p.Kind != Public || p.link == nil || p.via.IsValid() || !listed(*trusted, p.Addr.Addr()) {
 		return p
 	}
 	caller := p.Addr.Addr()

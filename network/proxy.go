@@ -83,6 +83,9 @@ func (l *tunnelListener) open(socket *net.TCPConn) {
 	case r.ContentLength > 0 || len(r.TransferEncoding) > 0:
 		l.refuse(socket, http.StatusBadRequest, "A CONNECT request has no body.")
 		return
+	case r.RequestURI != r.Host:
+		l.refuse(socket, http.StatusBadRequest, "A CONNECT request names a host and a port, and nothing else.")
+		return
 	case !l.d.o.Connect(r.Host):
 		l.d.o.Log.Info("proxy: refused a tunnel", "host", clip(r.Host), "client", socket.RemoteAddr().String())
 		l.d.refused(l.d.o.Zone, address(socket), "connect")

@@ -216,7 +216,7 @@ func (r *resolver) answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 // look finds the addresses of a name: inside a virtual network those of its endpoint, elsewhere the public ones. exists says that the name is there, be it without an
 // address.
 func (r *resolver) look(ctx context.Context, name string) (addresses []netip.Addr, exists bool, err error) {
-	if name == r.s.hosts.Suffix() || name == "privatelink."+r.s.hosts.Suffix() {
+	if r.s.above(name) {
 		return nil, true, nil
 	}
 	t := r.s.hosts.Lookup(name)
@@ -249,6 +249,24 @@ func (r *resolver) look(ctx context.Context, name string) (addresses []netip.Add
 		return nil, false, nil
 	}
 	return public, err == nil, err
+}
+
+// above reports whether a name has names of registries below it and nothing else: the suffix, and [REGION.]data and privatelink under it. It is there, without addresses: a resolver that asks label by label
+// would take its absence for that of all below it (RFC 8020).
+func (s *Server) above(name string) bool {
+	if name == s.hosts.Suffix() {
+		return true
+	}
+	name, below := strings.CutSuffix(name, "."+s.hosts.Suffix())
+	if !below {
+		return false
+	}
+	if name == "privatelink" {
+		return true
+	}
+	name = strings.TrimSuffix(name, ".privatelink")
+	region, data := strings.CutSuffix(name, ".data")
+	return name == "data" || data && !strings.Contains(region, ".")
 }
 
 // serveDNS answers until the sockets are closed.

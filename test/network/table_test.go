@@ -13,7 +13,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -122,12 +124,16 @@ func status(answer string) string {
 	return answer[9:12]
 }
 
-// head is a PROXY header of version 2 with one value.
-func head(kind byte, value ...byte) string {
+// head is a PROXY header of version 2 with one value, for a client at 192.0.2.7:1234.
+func head(kind byte, value ...byte) string { return headOf("192.0.2.7", kind, value...) }
+
+// headOf is head for a client at another address.
+func headOf(client string, kind byte, value ...byte) string {
 	tlv := append([]byte{kind, byte(len(value) >> 8), byte(len(value))}, value...)
+	ip := netip.MustParseAddr(client).As4()
 	b := []byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11")
 	b = binary.BigEndian.AppendUint16(b, uint16(12+len(tlv)))
-	b = append(b, 192, 0, 2, 7, 10, 0, 0, 1, 4, 210, 1, 187)
+	b = append(append(b, ip[:]...), 10, 0, 0, 1, 4, 210, 1, 187)
 	return string(append(b, tlv...))
 }
 
@@ -204,6 +210,13 @@ func TestHostile(t *testing.T) {
 		{"CONNECT outside for the name", "127.0.0.1", c.Listening(t).Proxy, "", "CONNECT " + name + ":443 HTTP/1.1\r\nHost: x\r\n\r\n", "200"},
 		{"CONNECT elsewhere", "127.0.0.1", c.inside, "", "CONNECT example.com:443 HTTP/1.1\r\nHost: " + name + "\r\n\r\n", "403"},
 		{"GET at the proxy", "127.0.0.1", c.inside, "", plain, "403"},
+		{"CONNECT by absolute form", "127.0.0.1", c.inside, "", "CONNECT http://" + name + "/ HTTP/1.1\r\nHost: " + name + "\r\n\r\n", "400"},
+		{"CONNECT with a body", "127.0.0.1", c.inside, "", "CONNECT " + name + ":443 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", "400"},
+		{"CONNECT to an address of this machine", "127.0.0.1", c.inside, "", "CONNECT 127.0.0.2:22 HTTP/1.1\r\nHost: x\r\n\r\n", "403"},
+		{"CONNECT to the endpoint's address", "127.0.0.1", c.inside, "", "CONNECT " + c.address + " HTTP/1.1\r\nHost: x\r\n\r\n", "403"},
+		{"CONNECT to a metadata service", "127.0.0.1", c.inside, "", "CONNECT 169.254.169.254:80 HTTP/1.1\r\nHost: " + name + "\r\n\r\n", "403"},
+		{"CONNECT with a user", "127.0.0.1", c.inside, "", "CONNECT example.com@" + name + ":443 HTTP/1.1\r\nHost: x\r\n\r\n", "400"},
+		{"CONNECT below the name", "127.0.0.1", c.inside, "", "CONNECT x." + name + ":443 HTTP/1.1\r\nHost: x\r\n\r\n", "403"},
 		{"the proxy of a network from elsewhere", "127.0.0.9", c.inside, "", "CONNECT " + name + ":443 HTTP/1.1\r\nHost: x\r\n\r\n", ""},
 	}
 	for _, h := range []string{"X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: " + link, "Forwarded: for=127.0.0.1;host=" + link, "X-Real-IP: 127.20.1.4", "X-Ms-Private-Endpoint: pe1",
@@ -227,6 +240,7 @@ func TestHostile(t *testing.T) {
 	}
 	t.Run("flood", func(t *testing.T) { c.flood(t, aws, plain) })
 	t.Run("tunnels", func(t *testing.T) { c.tunnels(t, name, plain) })
+	t.Run("loopback", func(t *testing.T) { c.loopback(t) })
 	t.Run("names", c.names)
 	t.Run("check", c.check)
 	for _, rule := range []string{"client", "proxy-source", "proxy-header", "host", "publicNetworkAccess"} {
@@ -298,6 +312,63 @@ func (c *closed) tunnels(t *testing.T, name, plain string) {
 	}
 }
 
+// loopback: a tunnel to the installation's own host leads to the server's public side whatever its port: to no other service of the machine, the administrator's page among them.
+func (c *closed) loopback(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	go func() {
+		for {
+			conn, err := other.Accept()
+			if err != nil {
+				return
+			}
+			t.Errorf("a tunnel leads to another service, from %s", conn.RemoteAddr())
+			_ = conn.Close()
+		}
+	}()
+	for _, proxy := range []string{c.Listening(t).Proxy, c.inside} {
+		for _, to := range []string{other.Addr().String(), strings.Replace(other.Addr().String(), "127.0.0.1", "localhost", 1), strings.Replace(other.Addr().String(), "127.0.0.1", "[::1]", 1),
+			c.Listening(t).Admin, c.dns} {
+			for _, ask := range []string{"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", plainIn("localhost")} {
+				tunnel := "CONNECT " + to + " HTTP/1.1\r\nHost: x\r\n\r\n"
+				for _, tlsName := range []string{"", "localhost", "factory.azurecr.localhost"} {
+					if got := c.through(t, proxy, tunnel, tlsName, ask); strings.Contains(got, "embargo_") || strings.HasPrefix(got, "HTTP/1.1 2") {
+						t.Errorf("%s by %s, TLS %q: %.300q", to, proxy, tlsName, got)
+					}
+				}
+			}
+		}
+	}
+}
+
+func plainIn(host string) string {
+	return "GET /v2/app/manifests/v1 HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n"
+}
+
+// through opens a tunnel and asks in it.
+func (c *closed) through(t *testing.T, proxy, tunnel, tlsName, ask string) string {
+	t.Helper()
+	conn, err := dial("127.0.0.1", proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_, _ = io.WriteString(conn, tunnel)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return ""
+	}
+	if tlsName != "" {
+		conn = tls.Client(conn, &tls.Config{ServerName: tlsName, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+	}
+	_, _ = io.WriteString(conn, ask)
+	b, _ := io.ReadAll(conn)
+	return string(b)
+}
+
 // ask asks a resolver; the answer as text: code, then addresses.
 func ask(t *testing.T, network, address, name string, kind uint16) string {
 	t.Helper()
@@ -340,6 +411,25 @@ func (c *closed) names(t *testing.T) {
 		{c.dns, "others" + suffix, dns.TypeA, "NOERROR 192.0.2.80"},
 		{c.dns, "nobody" + suffix, dns.TypeA, "NXDOMAIN"},
 		{c.dns, "azurecr.localhost", dns.TypeSOA, "NOERROR SOA"},
+		{c.dns, "azurecr.localhost", dns.TypeNS, "NOERROR"},
+		{c.dns, "factory" + suffix, dns.TypeANY, "NOERROR"},
+		{c.dns, "factory" + suffix, dns.TypeHTTPS, "NOERROR"},
+		{c.dns, "data" + suffix, dns.TypeA, "NOERROR"},
+		{c.dns, "centralus.data" + suffix, dns.TypeA, "NOERROR"},
+		{c.dns, "privatelink" + suffix, dns.TypeA, "NOERROR"},
+		{c.dns, "data.privatelink" + suffix, dns.TypeA, "NOERROR"},
+		{c.dns, "centralus.data.privatelink" + suffix, dns.TypeA, "NOERROR"},
+		{c.dns, "x.centralus.data" + suffix, dns.TypeA, "NXDOMAIN"},
+		{c.dns, "x.factory" + suffix, dns.TypeA, "NXDOMAIN"},
+		{c.dns, "factory.data" + suffix, dns.TypeA, "NOERROR"},
+		{c.dns, "*" + suffix, dns.TypeA, "NXDOMAIN"},
+		{c.dns, "factory\\000" + suffix, dns.TypeA, "NXDOMAIN"},
+		{c.dns, "factory\\.x" + suffix, dns.TypeA, "NXDOMAIN"},
+		{c.dns, "localhost", dns.TypeA, "REFUSED"},
+		{c.dns, ".", dns.TypeNS, "REFUSED"},
+		{c.dns, "xazurecr.localhost", dns.TypeA, "REFUSED"},
+		{c.dns, "factory" + suffix + ".example.com", dns.TypeA, "REFUSED"},
+		{c.dns, strings.Repeat(strings.Repeat("x", 63)+".", 3) + "azurecr.localhost", dns.TypeA, "NXDOMAIN"},
 		{c.dns, "example.com", dns.TypeA, "REFUSED"},
 		{c.dnsPublic, "factory" + suffix, dns.TypeA, "NOERROR 192.0.2.80"},
 		{c.dnsPublic, "factory.privatelink" + suffix, dns.TypeA, "NXDOMAIN"},
@@ -351,8 +441,67 @@ func (c *closed) names(t *testing.T) {
 			}
 		}
 	}
-	if got := ask(t, "tcp", c.dns, "azurecr.localhost", dns.TypeAXFR); got != "REFUSED" {
-		t.Errorf("a transfer: %q", got)
+	for _, kind := range []uint16{dns.TypeAXFR, dns.TypeIXFR} {
+		if got := ask(t, "tcp", c.dns, "azurecr.localhost", kind); got != "REFUSED" {
+			t.Errorf("a transfer: %q", got)
+		}
+	}
+	c.strange(t)
+}
+
+// strange: messages that are no questions get no more than an error, and none at all where an answer would be answered.
+func (c *closed) strange(t *testing.T) {
+	message := func(change func(m *dns.Msg)) []byte {
+		m := new(dns.Msg)
+		m.SetQuestion("factory.azurecr.localhost.", dns.TypeA)
+		change(m)
+		b, err := m.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	plain := message(func(*dns.Msg) {})
+	loop := slices.Concat(plain[:12], []byte{0xc0, 12, 0, 1, 0, 1})
+	for what, w := range map[string]struct {
+		message []byte
+		want    int // -1: nothing
+	}{
+		"a question":     {plain, dns.RcodeSuccess},
+		"an answer":      {message(func(m *dns.Msg) { m.Response = true }), -1},
+		"two questions":  {message(func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }), dns.RcodeFormatError},
+		"no question":    {message(func(m *dns.Msg) { m.Question = nil }), dns.RcodeFormatError},
+		"an update":      {message(func(m *dns.Msg) { m.Opcode = dns.OpcodeUpdate }), dns.RcodeNotImplemented},
+		"a notification": {message(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), dns.RcodeNotImplemented},
+		"the server's name": {message(func(m *dns.Msg) {
+			m.Question[0] = dns.Question{Name: "version.bind.", Qtype: dns.TypeTXT, Qclass: dns.ClassCHAOS}
+		}), dns.RcodeRefused},
+		"any class":             {message(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassANY }), dns.RcodeRefused},
+		"recursion asked for":   {message(func(m *dns.Msg) { m.Question[0].Name = "example.com."; m.RecursionDesired = true }), dns.RcodeRefused},
+		"a large EDNS buffer":   {message(func(m *dns.Msg) { m.SetEdns0(65535, true) }), dns.RcodeSuccess},
+		"a name that is itself": {loop, dns.RcodeFormatError},
+		"half a question":       {plain[:20], dns.RcodeFormatError},
+		"half a header":         {plain[:7], -1},
+	} {
+		conn, err := net.Dial("udp", c.dns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = conn.Write(w.message)
+		if w.want < 0 { // what is asked after it is answered first
+			_, _ = conn.Write(message(func(m *dns.Msg) { m.Id = 4711 }))
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		b := make([]byte, 65535)
+		n, err := conn.Read(b)
+		var a dns.Msg
+		if err == nil {
+			err = a.Unpack(b[:n])
+		}
+		if err != nil || w.want >= 0 && a.Rcode != w.want || w.want < 0 && a.Id != 4711 || n > dns.MinMsgSize {
+			t.Errorf("%s: %v, %d bytes, %v", what, err, n, &a)
+		}
+		_ = conn.Close()
 	}
 }
 
