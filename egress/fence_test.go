@@ -17,6 +17,31 @@ import (
 
 func shut(r *meta.RegistryRow) { r.Exports, r.PublicAccess = false, false }
 
+// Who was let in by a row that is no longer in force is to be asked again, once the fence has begun.
+func TestEnteredByAnOldRow(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		var before, after meta.RegistryRow
+		read := func(row *meta.RegistryRow) {
+			t.Helper()
+			if err := w.db.Read(t.Context(), func(tx *meta.Tx) (err error) { *row, err = tx.RegistryByID("id-one"); return err }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		read(&before)
+		if !w.gate.Entered(before, public) {
+			t.Error("the row in force")
+		}
+		epoch := w.put("one", shut)
+		if err := w.gate.Fence(t.Context(), "id-one", epoch); err != nil {
+			t.Fatal(err)
+		}
+		read(&after)
+		if w.gate.Entered(before, public) || !w.gate.Entered(after, private) {
+			t.Errorf("the epochs are %d and %d", before.Epoch, after.Epoch)
+		}
+	})
+}
+
 // After the fence a reading that the policy refuses gets no further window, one that it allows goes on, and other registries are not touched.
 func TestFenceStopsWhatIsRefused(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

@@ -98,7 +98,7 @@ type ward struct {
 	idle  *sync.Cond
 	epoch int64
 	flows map[*Flow]struct{}
-	// peers are the live connections that content of the registry has left on, with what was last asked there.
+	// peers are the live connections that have been let in to the registry, with the content that was last asked for there.
 	peers   map[*network.Peer]Ask
 	sweepAt int
 }

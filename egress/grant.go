@@ -182,9 +182,24 @@ func (w *ward) remember(p *network.Peer, a Ask) {
 	w.peers[p] = a
 }
 
+// Entered notes a connection on which the network has let in a request for the registry, so that a fence resets it, whatever is under way there, when the policy lets it in no longer. False: the policy has
+// changed since row was read, and is to be asked again.
+func (g *Gate) Entered(row meta.RegistryRow, p *network.Peer) bool {
+	w := g.ward(row.ID)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if row.Epoch < w.epoch {
+		return false
+	}
+	if _, known := w.peers[p]; !known {
+		w.remember(p, Ask{Route: Pull, Registry: row.ID, Peer: p})
+	}
+	return true
+}
+
 // Fence makes a committed policy change hold for what is under way. It is called after the commit, outside any transaction, and
-// before the change is answered. When it returns, every reading of the registry that the policy now refuses has stopped, its
-// connection is reset and the bytes that the kernel had not yet sent are discarded; what is still allowed goes on.
+// before the change is answered. When it returns, every reading of the registry that the policy now refuses has stopped, every
+// connection that it lets in no longer is reset and the bytes that the kernel had not yet sent are discarded; what is still allowed goes on.
 // An error means that the new policy could not be read: all readings of the registry were stopped.
 func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 	// The change is committed: a client that hangs up must not leave it half in force.

@@ -34,6 +34,9 @@ type Options struct {
 	// Locate tells which registry a request is for (its name, in any casing) and which connection it came on. It must not believe a header
 	// about the connection.
 	Locate func(r *http.Request) (registry string, peer *network.Peer)
+	// Entered hears of each request that the network lets in, with the row that it was let in by, before it is answered: so that a change of policy ends what it no longer lets in. False: the row is not
+	// in force any more and is read again. Nil: nobody listens.
+	Entered func(row meta.RegistryRow, peer *network.Peer) bool
 	// Throttle bounds requests by the rates that Azure Container Registry documents.
 	Throttle bool
 	// Clock is the time of those rates; nil is time.Now.
@@ -60,6 +63,9 @@ func New(o Options) (*Server, error) {
 	}
 	if o.Refused == nil {
 		o.Refused = func(_ string, r audit.Record) { o.Audit.Note(r) }
+	}
+	if o.Entered == nil {
+		o.Entered = func(meta.RegistryRow, *network.Peer) bool { return true }
 	}
 	if o.Random == nil {
 		o.Random = rand.Reader
@@ -175,6 +181,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// policyTries is how often a request reads a policy anew that changes meanwhile.
+const policyTries = 10
+
 // serve asks the questions in their order.
 func (x *exchange) serve() error {
 	registry, peer := x.s.o.Locate(x.r)
@@ -186,8 +195,9 @@ func (x *exchange) serve() error {
 	x.at = at
 	row, allowed := x.find()
 	var denied error
-	err := x.s.o.DB.Read(x.r.Context(), func(tx *meta.Tx) error {
-		denied, x.refusal, x.lacks = nil, nil, ""
+	var entered bool
+	ask := func(tx *meta.Tx) error {
+		denied, entered, x.refusal, x.lacks = nil, false, nil, ""
 		var err error
 		if x.call.Registry, err = tx.RegistryByName(registry); errors.Is(err, meta.ErrNotFound) {
 			return fault.New(fault.NameUnknown, "There is no registry '%s' here.", clip(strings.ToLower(registry))).Because(err)
@@ -197,11 +207,19 @@ func (x *exchange) serve() error {
 		if denied = network.Enter(x.call.Registry, peer); denied != nil {
 			return nil
 		}
+		entered = true
 		if malformed != nil || !allowed || at.kind == kindToken || at.kind == kindExchange {
 			return nil
 		}
 		return x.authorise(tx, row.right)
-	})
+	}
+	err := x.s.o.DB.Read(x.r.Context(), ask)
+	for tries := 0; entered && !x.s.o.Entered(x.call.Registry, peer); tries++ {
+		if tries == policyTries {
+			return fault.New(fault.Unavailable, "The registry's policy changes again and again. Try again in a moment.")
+		}
+		err = x.s.o.DB.Read(x.r.Context(), ask)
+	}
 	if x.refusal != nil {
 		x.recordLogin("v2", x.refusal)
 	}
