@@ -49,4 +49,7 @@ var mutations = []mutation{
 	{egress.Weakening, "meta/registry.go", "	if r.Held {\n", "	if r.Held && r.ID == \"\" {\n", "test/operate", "TestOlderCopyIsHeld"},
 	{egress.SharedStorage, "registry/release.go", "		found, err := blobIn(tx, row.ID, from, d)\n", "		size, _, err := s.blobs.Stat(tx, d)\n		found := oci.Descriptor{Digest: d, Size: size}\n",
 		"registry", "TestSharedContentIsUploadedAllTheSame"},
+	{grace, "registry/collect.go", "meta.Micros(tx.Now().Add(-grace))", "meta.Micros(tx.Now().Add(time.Hour))", "registry", "TestCollectModel"},
+	{grace, "blob/collect.go", "freed <= meta.Micros(now.Add(-c.Grace))", "freed <= meta.Micros(now)", "blob", "TestCollect"},
+	{grace, "blob/collect.go", "before := s.clock().Add(-c.Grace)", "before := s.clock()", "blob", "TestCollect"},
 }
