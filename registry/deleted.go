@@ -213,7 +213,7 @@ func bringBack(tx *meta.Tx, repository string, d name.Digest) (bool, error) {
 }
 
 // Purge deletes what the registries' policies say: manifests that have been without a tag for the days of retentionPolicy, and what was deleted longer ago than softDeletePolicy
-// keeps it. It returns how many manifests went.
+// keeps it, but nothing from a repository that is locked. It returns how many manifests went.
 func (s *Service) Purge(ctx context.Context) (int, error) {
 	var rows []meta.RegistryRow
 	err := s.db.Read(ctx, func(tx *meta.Tx) (err error) {
@@ -259,7 +259,7 @@ func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err 
 		}
 	}
 	n, err := s.each(ctx, r, "softDeletePolicy", func(tx *meta.Tx) (*meta.Rows, error) {
-		return tx.Query(`SELECT p.id, p.name, m.digest FROM deleted_manifests m JOIN repositories p ON p.id = m.repository WHERE p.registry = $1 AND m.deleted_us <= $2 LIMIT 200`,
+		return tx.Query(`SELECT p.id, p.name, m.digest FROM deleted_manifests m JOIN repositories p ON p.id = m.repository WHERE p.registry = $1 AND m.deleted_us <= $2 AND (p.locks & 3) = 0 LIMIT 200`,
 			r.ID, meta.Micros(tx.Now().Add(-time.Duration(r.SoftDeleteDays)*day)))
 	}, func(tx *meta.Tx, f found) error {
 		for _, q := range []string{`DELETE FROM deleted_tags WHERE repository = $1 AND digest = $2`, `DELETE FROM manifest_refs WHERE repository = $1 AND digest = $2`,
