@@ -236,10 +236,10 @@ func (s *Server) openDatabase(ctx context.Context) error {
 		if err := stray(path); err != nil {
 			return err
 		}
-		alone = filepath.Dir(path) == filepath.Clean(s.o.Data) // whose lock this process holds
+		alone = filepath.Dir(path) == filepath.Clean(s.o.Data) // where nobody else has a reason to write
 	}
 	s.db, err = meta.Open(ctx, meta.Options{URL: s.o.Database, Clock: s.o.Clock, Log: s.log, Dial: d.Func(dial.PostgreSQL), Watch: s.metrics.transaction,
-		Alone: alone})
+		Sole: true, Alone: alone})
 	if err != nil {
 		return err
 	}
