@@ -466,7 +466,7 @@ func (s *Server) announce() error {
 	}
 	c.TenantID, c.SubscriptionID = first.Tenant, first.Subscription
 	if c.ClientSecret == "" {
-		s.log.Warn("credentials.json holds no secret: 'embargo principal rotate' makes a new one", "principal", c.ClientID)
+		s.log.Warn("credentials.json holds no secret: 'embargo principal rotate "+c.ClientID+"' makes a new one", "principal", c.ClientID)
 	}
 	w.Credentials = c
 	s.welcome = w
