@@ -94,6 +94,8 @@ type Hold struct {
 	Why   string    `json:"why"`
 	// Registries are the names of those that are held.
 	Registries []string `json:"registries"`
+	// Own is what a confirmation puts in force. It is read anew each time.
+	Own []meta.OwnPolicy `json:"own,omitempty"`
 }
 
 // The facts of the installation that a hold is made of.
@@ -239,7 +241,9 @@ func held(tx *meta.Tx) (Hold, error) {
 // Held is the hold there is; Why is "" when there is none.
 func (g *Gate) Held(ctx context.Context) (h Hold, err error) {
 	err = g.db.Read(ctx, func(tx *meta.Tx) error {
-		h, err = held(tx)
+		if h, err = held(tx); err == nil && h.Why != "" {
+			h.Own, err = tx.OwnPolicies()
+		}
 		return err
 	})
 	return h, err

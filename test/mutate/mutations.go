@@ -44,6 +44,7 @@ var mutations = []mutation{
 	{egress.PolicyFlip, "arm/record.go", "	return e.record(tx, rec)\n}\n\n// redacted", "	return nil\n}\n\n// redacted", "test/egress", "TestR22EveryFlipIsRecorded"},
 	{egress.CheckThenStream, "egress/grant.go", "	ctx = context.WithoutCancel(ctx)\n", "	if ctx != nil {\n		return nil\n	}\n", "test/egress", "TestR24FlipCutsWhatIsInFlight"},
 	{egress.StaleNode, "meta/node.go", "	if others > 0 {", "	if others > 1<<20 {", "test/egress", "TestR25SecondNodeIsRefused"},
+	{egress.StaleNode, "meta/sqlite.go", "syscall.LOCK_EX|syscall.LOCK_NB", "syscall.LOCK_SH|syscall.LOCK_NB", "test/egress", "TestR25SecondNodeIsRefused"},
 	{egress.HostConfusion, "server/front.go", "	case !agree:", "	case !agree && r.Host == \"\":", "server", "TestHostRules"},
 	{egress.Weakening, "providers/containerregistry/registries/admit.go", "	if c.Want.SKU.Name != premium {\n		todo", "	if c.Want.SKU.Name == \"\" {\n		todo", "test/egress", "TestContract"},
 	{egress.Weakening, "meta/registry.go", "	if r.Held {\n", "	if r.Held && r.ID == \"\" {\n", "test/operate", "TestOlderCopyIsHeld"},
