@@ -21,20 +21,21 @@ type callers struct {
 	all map[netip.Addr]*Peer
 }
 
-// forwarded is the peer that a trusted proxy speaks for; p itself when it is none, or names nobody.
+// forwarded is the peer that a trusted proxy speaks for; p itself when p is none, or speaks for itself (no header). A header that can't be read gives a caller without an address
+// ("::"), whom no IP rule names: it is not the proxy.
 func (ds *Doors) forwarded(p *Peer, r *http.Request) *Peer {
 	trusted := ds.trusted.Load()
 	if trusted == nil || len(*trusted) == 0 || p.Kind != Public || p.link == nil || !listed(*trusted, p.Addr.Addr()) {
 		return p
 	}
 	caller := p.Addr.Addr()
-	names := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	header := r.Header.Values("X-Forwarded-For")
+	if len(header) == 0 {
+		return p
+	}
+	names := strings.Split(strings.Join(header, ","), ",")
 	for i := len(names) - 1; i >= 0 && listed(*trusted, caller); i-- {
-		next, err := netip.ParseAddr(strings.TrimSpace(names[i]))
-		if err != nil {
-			return p
-		}
-		caller = next.Unmap().WithZone("")
+		caller = forwardedAddr(strings.TrimSpace(names[i]))
 	}
 	if caller == p.Addr.Addr() {
 		return p
@@ -52,4 +53,19 @@ func (ds *Doors) forwarded(p *Peer, r *http.Request) *Peer {
 	q.Addr, q.ID = netip.AddrPortFrom(caller, 0), p.ID+"/"+caller.String()
 	c.all[caller] = &q
 	return &q
+}
+
+// forwardedAddr is the address of an entry of X-Forwarded-For, as proxies write it: alone, in brackets, or with a port; :: when it is none.
+func forwardedAddr(text string) netip.Addr {
+	if with, err := netip.ParseAddrPort(text); err == nil {
+		return with.Addr().Unmap().WithZone("")
+	}
+	if inner, ok := strings.CutPrefix(text, "["); ok {
+		text = strings.TrimSuffix(inner, "]")
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.IPv6Unspecified()
+	}
+	return a.Unmap().WithZone("")
 }

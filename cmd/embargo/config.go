@@ -171,7 +171,7 @@ func keys() []key {
 				"the names of a registry with an approved endpoint there get the endpoint's addresses. It offers no recursion and no zone transfer. `ttl` (10s) is how long an answer may be kept.",
 			put: rows1(putDNS)},
 		{name: "trustedProxies", flag: "trusted-proxies", unit: "addresses and CIDR ranges", list: true,
-			doc: "Reverse proxies before the public listener whose X-Forwarded-For says who the caller is, in logs, records and IP rules. It never changes from which side a connection comes. Empty: nobody's counts.",
+			doc: "Reverse proxies before the public listener whose X-Forwarded-For says who the caller is, in logs, records and IP rules. It never changes from which side a connection comes. Of a header that can't be read nobody is taken: such a caller is `::`, whom no IP rule admits. Empty: nobody's counts.",
 			put: func(s *settings, v any) error {
 				var all []string
 				if err := texts(func(_ *settings, v []string) { all = v })(s, v); err != nil {
