@@ -51,6 +51,7 @@ type Log struct {
 	mu     sync.RWMutex
 	closed bool
 	failed error
+	ending atomic.Bool // nothing is counted any more
 
 	// flushes give what was counted (Often).
 	often   sync.Mutex
@@ -231,6 +232,7 @@ func (l *Log) counted() {
 
 // Close records what waits and ends the log; the caller stops asking it before.
 func (l *Log) Close() error {
+	l.ending.Store(true)
 	l.counted()
 	l.mu.Lock()
 	first := !l.closed
