@@ -51,6 +51,7 @@ type Log struct {
 	mu     sync.RWMutex
 	closed bool
 	failed error
+	ending atomic.Bool // nothing is counted any more
 
 	// flushes give what was counted (Often).
 	often   sync.Mutex
@@ -60,8 +61,8 @@ type Log struct {
 type entry struct {
 	record Record
 	reply  chan error // nil: nobody waits
-	// durable hears that it is written; nil: nobody does.
-	durable func()
+	// written hears whether it is durable; nil: nobody does.
+	written func(error)
 }
 
 var errClosed = errors.New("audit: the log is closed")
@@ -148,17 +149,17 @@ func (l *Log) Decide(ctx context.Context, r Record) error {
 	}
 }
 
-// Soon records r and returns when it waits in the queue of the next commit; durable is called when it is written, and never if it can't be. While the newest records could not be
-// written it waits as Decide does, so that nothing follows from what can't be recorded.
-func (l *Log) Soon(ctx context.Context, r Record, durable func()) error {
+// Soon records r and returns when it waits in the queue of the next commit; written hears once whether it became durable. While the newest records could not be written it waits as
+// Decide does, so that nothing follows from what can't be recorded. After an error written hears nothing.
+func (l *Log) Soon(ctx context.Context, r Record, written func(error)) error {
 	if l.Healthy() != nil {
 		err := l.Decide(ctx, r)
 		if err == nil {
-			durable()
+			written(nil)
 		}
 		return err
 	}
-	return l.send(ctx, entry{record: r, durable: durable})
+	return l.send(ctx, entry{record: r, written: written})
 }
 
 // send puts an entry into the queue, when there is room.
@@ -231,6 +232,7 @@ func (l *Log) counted() {
 
 // Close records what waits and ends the log; the caller stops asking it before.
 func (l *Log) Close() error {
+	l.ending.Store(true)
 	l.counted()
 	l.mu.Lock()
 	first := !l.closed
@@ -283,8 +285,8 @@ func (l *Log) answer(batch []entry, err error) {
 		if e.reply != nil {
 			e.reply <- err
 		}
-		if err == nil && e.durable != nil {
-			e.durable()
+		if e.written != nil {
+			e.written(err)
 		}
 	}
 }

@@ -41,13 +41,13 @@ func NewOften[K comparable](l *Log) *Often[K] {
 // Note records r, or counts it.
 func (o *Often[K]) Note(k K, r Record) {
 	o.mu.Lock()
-	if a := o.known[k]; a != nil {
+	if a := o.known[k]; a != nil && !o.l.ending.Load() {
 		a.count++
 		a.Bytes += r.Bytes
 		o.mu.Unlock()
 		return
 	}
-	if len(o.known) < oftenLimit {
+	if len(o.known) < oftenLimit && o.known[k] == nil {
 		a := &again{Record: r}
 		a.Bytes = 0
 		o.known[k] = a

@@ -58,14 +58,17 @@ func TestSoon(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		l := newLog(t, db, "n")
-		durable := make(chan struct{}, 10)
+		durable := make(chan error, 10)
 		soon := func() error {
-			return l.Soon(t.Context(), decision("pull"), func() { durable <- struct{}{} })
+			return l.Soon(t.Context(), decision("pull"), func(err error) { durable <- err })
 		}
 		written := func() {
 			t.Helper()
 			select {
-			case <-durable:
+			case err := <-durable:
+				if err != nil {
+					t.Fatal(err)
+				}
 			case <-time.After(30 * time.Second):
 				t.Fatal("it was not written")
 			}

@@ -204,15 +204,24 @@ func (f *Folder) read(rel string, use func(r io.Reader) error) error {
 	return errors.Join(err, file.Close())
 }
 
+// damaged is an object that can't be read. One that is read while another is (a list, and what it names) is told alone: only it may be removed.
+type damaged struct{ error }
+
+func (d damaged) Unwrap() error { return d.error }
+
 func (f *Folder) readObject(name string, use func(r io.Reader) error) error {
 	if !objectForm.MatchString(name) {
 		return fmt.Errorf("%q is no object's name", name)
 	}
 	err := f.read(object(name), use)
-	if err != nil && !errors.Is(err, ErrForeign) && !errors.Is(err, context.Canceled) {
-		err = fmt.Errorf("%w. If the file is damaged, remove %s and back up again: what the folder lacks is copied anew", err, filepath.Join(f.path, object(name)))
+	var inner damaged
+	switch {
+	case err == nil || errors.Is(err, ErrForeign) || errors.Is(err, context.Canceled):
+		return err
+	case errors.As(err, &inner):
+		return inner
 	}
-	return err
+	return damaged{fmt.Errorf("%w. If the file is damaged, remove %s and back up again: what the folder lacks is copied anew", err, filepath.Join(f.path, object(name)))}
 }
 
 // Snapshots are the ids of the copies, oldest first.

@@ -14,10 +14,13 @@ import (
 	"github.com/embargo-registry/embargo/name"
 )
 
-// Collected is what a collection removed, or would remove: content that nothing names, files that belong to no row, and uploads that nobody went on with.
+// Collected is what a collection removed, or would remove: content that nothing names, files that belong to no row, and uploads that nobody went on with. Content that nothing names
+// and that stays for the rest of its grace is Waiting.
 type Collected struct {
 	Content      int   `json:"content"`
 	ContentBytes int64 `json:"contentBytes"`
+	Waiting      int   `json:"waiting"`
+	WaitingBytes int64 `json:"waitingBytes"`
 	Files        int   `json:"files"`
 	FileBytes    int64 `json:"fileBytes"`
 	Uploads      int   `json:"uploads"`
@@ -122,11 +125,11 @@ func (s *Store) collectContent(ctx context.Context, c Collection, done *Collecte
 // collectOne marks content that is unused, and removes what has been so for the grace.
 func (s *Store) collectOne(ctx context.Context, c Collection, d name.Digest, done *Collected) error {
 	now := s.clock()
-	var gone bool
+	var gone, waits bool
 	var key string
 	var size int64
 	look := func(tx *meta.Tx) error {
-		gone = false
+		gone, waits = false, false
 		var state string
 		var freed int64
 		row := tx.Row
@@ -144,11 +147,11 @@ func (s *Store) collectOne(ctx context.Context, c Collection, d name.Digest, don
 		if err != nil {
 			return err
 		}
+		waits = !used
 		due := !used && freed != 0 && freed <= meta.Micros(now.Add(-c.Grace))
 		switch {
 		case due && tx.ReadOnly():
 			gone = true
-			return nil
 		case due:
 			gone = true
 			tx.OnCommit(func() { s.small.Remove(d) })
@@ -165,15 +168,21 @@ func (s *Store) collectOne(ctx context.Context, c Collection, d name.Digest, don
 	if c.DryRun {
 		run = s.db.Read
 	}
-	err := run(ctx, look)
-	if err == nil && gone {
+	if err := run(ctx, look); err != nil {
+		return err
+	}
+	switch {
+	case gone:
 		done.Content++
 		done.ContentBytes += size
 		if !c.DryRun {
 			s.discard(key)
 		}
+	case waits:
+		done.Waiting++
+		done.WaitingBytes += size
 	}
-	return err
+	return nil
 }
 
 // collectFiles removes the files that no row names: what a crash, or a push that was refused, has left.

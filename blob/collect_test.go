@@ -61,8 +61,10 @@ func TestCollect(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if done := w.collect(0, false, gone); done != (blob.Collected{}) || w.objects() != 5 {
-			t.Errorf("at once %+v is removed, %d objects stay", done, w.objects())
+		for _, in := range []time.Duration{0, 23 * time.Hour} { // it is marked, and stays
+			if done := w.collect(in, false, gone); done != (blob.Collected{Waiting: 1, WaitingBytes: int64(len(unused))}) || w.objects() != 5 {
+				t.Errorf("after %v %+v is removed, %d objects stay", in, done, w.objects())
+			}
 		}
 		want := blob.Collected{Content: 1, ContentBytes: int64(len(unused)), Files: 1, FileBytes: int64(len("of a push that was refused"))}
 		for _, dry := range []bool{true, false} {

@@ -175,6 +175,7 @@ func (g *Gate) Release(ctx context.Context, d Decision) (Grant, error) {
 	}
 	key, shareable := d.share()
 	id, known := "", false
+	var written *written
 	if shareable {
 		id, known = g.shared.Get(key)
 	}
@@ -187,23 +188,34 @@ func (g *Gate) Release(ctx context.Context, d Decision) (Grant, error) {
 				g.shared.Add(key, id)
 			}
 		}
-		if err := g.put(ctx, d, r, share); err != nil {
-			return Grant{}, fault.New(fault.Unavailable, "The release could not be recorded, so it is refused.").Because(err)
+		var err error
+		if written, err = g.put(ctx, d, r, share); err != nil {
+			return Grant{}, unrecorded(err)
 		}
 	}
-	return Grant{&grant{gate: g, ask: d.ask, epoch: d.row.Epoch, decision: id, expires: g.clock().Add(grantLife), row: d.row}}, nil
+	return Grant{&grant{gate: g, ask: d.ask, epoch: d.row.Epoch, decision: id, written: written, expires: g.clock().Add(grantLife), row: d.row}}, nil
 }
 
-// put records a decision, durably or, where that may be, soon; durable is called once it is written.
-func (g *Gate) put(ctx context.Context, d Decision, r audit.Record, durable func()) error {
+func unrecorded(err error) error {
+	return fault.New(fault.Unavailable, "The release could not be recorded, so it is refused.").Because(err)
+}
+
+// put records a decision, durably or, where that may be, soon; durable is called once it is written. What is recorded soon is known by written.
+func (g *Gate) put(ctx context.Context, d Decision, r audit.Record, durable func()) (*written, error) {
 	if g.soon && d.row.Exports && d.ask.Route == Pull {
-		return g.audit.Soon(ctx, r, durable)
+		w := &written{done: make(chan struct{})}
+		return w, g.audit.Soon(ctx, r, func(err error) {
+			if w.err = err; err == nil {
+				durable()
+			}
+			close(w.done)
+		})
 	}
 	err := g.audit.Decide(ctx, r)
 	if err == nil {
 		durable()
 	}
-	return err
+	return nil, err
 }
 
 // Record writes an allowed decision within tx, for content that stays inside the installation (an import that links): the

@@ -245,6 +245,45 @@ func TestReleaseIsRecordedFirst(t *testing.T) {
 	})
 }
 
+// hold keeps records from being written until release is called.
+func (w *world) hold() (release func()) {
+	w.t.Helper()
+	begun, end := make(chan struct{}), make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		err := w.db.Write(context.Background(), func(tx *meta.Tx) error {
+			if tx.Postgres() {
+				if _, err := tx.Exec(`LOCK TABLE audit IN EXCLUSIVE MODE`); err != nil {
+					return err
+				}
+			}
+			close(begun)
+			<-end
+			return nil
+		})
+		if err != nil {
+			w.t.Error(err)
+		}
+	})
+	<-begun
+	return sync.OnceFunc(func() {
+		close(end)
+		writer.Wait()
+	})
+}
+
+// rename gives a table another name: without its own no record can be written.
+func (w *world) rename(from, to string) {
+	w.t.Helper()
+	err := w.db.Write(context.Background(), func(tx *meta.Tx) error {
+		_, err := tx.Exec(`ALTER TABLE ` + from + ` RENAME TO ` + to)
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // With Soon a pull whose registry lets artifacts go is let go while its record waits; that of a registry with exports disabled waits for its record, and so does every other route.
 func TestSoonIsForOpenRegistries(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
@@ -267,24 +306,8 @@ func TestSoonIsForOpenRegistries(t *testing.T) {
 			return d
 		}
 		soon, strict := decided(pull(public)), []egress.Decision{decided(shut), decided(transfer("one"))}
-		begun, end := make(chan struct{}), make(chan struct{})
-		var writer sync.WaitGroup
-		writer.Go(func() {
-			err := w.db.Write(context.Background(), func(tx *meta.Tx) error {
-				if tx.Postgres() {
-					if _, err := tx.Exec(`LOCK TABLE audit IN EXCLUSIVE MODE`); err != nil {
-						return err
-					}
-				}
-				close(begun)
-				<-end
-				return nil
-			})
-			if err != nil {
-				t.Error(err)
-			}
-		})
-		<-begun
+		release := w.hold()
+		defer release()
 		if _, err := gate.Release(t.Context(), soon); err != nil {
 			t.Errorf("an open registry's pull: %v", err)
 		}
@@ -295,10 +318,58 @@ func TestSoonIsForOpenRegistries(t *testing.T) {
 			}
 			cancel()
 		}
-		close(end)
-		writer.Wait()
+		release()
 		if _, err := gate.Release(t.Context(), strict[0]); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// With Soon, once exports are disabled nothing is read before its record is durable, whenever it was decided; a reading under way whose record failed is stopped by the fence.
+func TestSoonEndsWithTheFence(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		var err error
+		if w.gate, err = egress.New(egress.Options{DB: w.db, Audit: w.log, Soon: true}); err != nil {
+			t.Fatal(err)
+		}
+		decided, err := w.decide(pull(private))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.rename("audit", "gone")
+		other := pull(private)
+		other.Digest = name.DigestOf([]byte("other"))
+		under := w.flow(other) // its record will fail
+		for deadline := time.Now().Add(30 * time.Second); w.log.Healthy() == nil; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("no failure shows")
+			}
+		}
+		w.rename("gone", "audit")
+		if err := w.log.Decide(t.Context(), audit.Record{Kind: audit.Decision, Action: "heal", Outcome: audit.Allowed}); err != nil {
+			t.Fatal(err)
+		}
+		epoch := w.put("one", func(r *meta.RegistryRow) { r.Exports, r.PublicAccess = false, false })
+		if err := w.gate.Fence(t.Context(), "id-one", epoch); err != nil {
+			t.Fatal(err)
+		}
+		if err := under.Begin(t.Context()); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("a reading without a record goes on after exports were disabled: %v", err)
+		}
+		release := w.hold()
+		defer release()
+		g, err := w.gate.Release(t.Context(), decided)
+		if err != nil {
+			t.Fatal(err) // it was decided while exports were enabled; what it opens is what counts
+		}
+		soon, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		if _, err := g.Open(soon, content); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("read before it was on record, after exports were disabled: %v", err)
+		}
+		release()
+		if _, err := g.Open(t.Context(), content); err != nil {
+			t.Errorf("read once it was on record: %v", err)
 		}
 	})
 }
@@ -310,21 +381,11 @@ func TestSoonSharesWhatIsDurable(t *testing.T) {
 		if w.gate, err = egress.New(egress.Options{DB: w.db, Audit: w.log, Soon: true}); err != nil {
 			t.Fatal(err)
 		}
-		rename := func(from, to string) {
-			t.Helper()
-			err := w.db.Write(t.Context(), func(tx *meta.Tx) error {
-				_, err := tx.Exec(`ALTER TABLE ` + from + ` RENAME TO ` + to)
-				return err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
 		d, err := w.decide(pull(public))
 		if err != nil {
 			t.Fatal(err)
 		}
-		rename("audit", "gone")
+		w.rename("audit", "gone")
 		if _, err := w.gate.Release(t.Context(), d); err != nil { // nothing has failed yet
 			t.Fatal(err)
 		}
@@ -336,7 +397,7 @@ func TestSoonSharesWhatIsDurable(t *testing.T) {
 		if _, err := w.gate.Release(t.Context(), d); !fault.Is(err, fault.Unavailable) {
 			t.Errorf("released while records can't be written: %v", err)
 		}
-		rename("gone", "audit")
+		w.rename("gone", "audit")
 		for range 3 {
 			w.grant(pull(public))
 		}

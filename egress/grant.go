@@ -29,7 +29,31 @@ type grant struct {
 	row      meta.RegistryRow
 	epoch    int64
 	decision string
-	expires  time.Time
+	// written is nil when the decision was durable before there was a grant.
+	written *written
+	expires time.Time
+}
+
+// written is a decision's record that waits for its commit. err is set before done is closed.
+type written struct {
+	done chan struct{}
+	err  error
+}
+
+// wait returns when the record is durable. Errors: Unavailable when it can't be, or ctx ends before.
+func (w *written) wait(ctx context.Context) error {
+	if w == nil {
+		return nil
+	}
+	select {
+	case <-w.done:
+		if w.err != nil {
+			return unrecorded(w.err)
+		}
+		return nil
+	case <-ctx.Done():
+		return unrecorded(ctx.Err())
+	}
 }
 
 // Flow is one reading under way. A reader calls Begin before each window of bytes and End after it.
@@ -122,6 +146,9 @@ func (f *Flow) again(ctx context.Context) error {
 		row = d.row
 		return err
 	})
+	if err == nil && !row.Exports {
+		err = g.written.wait(ctx) // what could go before its record was decided while exports were enabled
+	}
 	f.ward.mu.Lock()
 	defer f.ward.mu.Unlock()
 	if err != nil {
@@ -221,6 +248,7 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 
 	verdicts := map[*Flow]error{}
 	cut := map[*network.Peer]error{}
+	exports := false
 	err := g.db.Read(ctx, func(tx *meta.Tx) error {
 		clear(verdicts)
 		clear(cut)
@@ -228,6 +256,7 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 		if err != nil {
 			return err
 		}
+		exports = row.Exports
 		for _, f := range flows {
 			verdicts[f] = judge(tx, row, f.g.ask)
 		}
@@ -247,6 +276,15 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 		for p := range asks {
 			cut[p] = gone
 		}
+	}
+	if !exports { // from now on nothing goes before its record is durable
+		wait, cancel := context.WithTimeout(ctx, fenceWait)
+		for f, verdict := range verdicts {
+			if verdict == nil {
+				verdicts[f] = f.g.written.wait(wait)
+			}
+		}
+		cancel()
 	}
 	g.stop(w, epoch, verdicts, cut)
 	marked := g.marks.raise(registry, mark{Epoch: epoch, Deleted: errors.Is(err, meta.ErrNotFound)})

@@ -56,10 +56,15 @@ func openMarks(path string) (*marks, error) {
 		return nil, err
 	}
 	m.there = true
-	f := marksFile{Registries: m.seen}
-	if err := json.Unmarshal(b, &f); err != nil {
-		return nil, fmt.Errorf("the policy epochs in %s are damaged: %w. Put the file back from where it is kept; without it the installation can't tell an older copy of its database", path, err)
+	var f marksFile
+	err = json.Unmarshal(b, &f)
+	if err == nil && f.Registries == nil {
+		err = errors.New("they name no registries")
 	}
+	if err != nil {
+		return nil, fmt.Errorf("the policy epochs in %s are damaged: %w. Put the file back from where it is kept; without it the installation can't tell an older copy of its database, and comes up held until an owner confirms it", path, err)
+	}
+	m.seen = f.Registries
 	return m, nil
 }
 
@@ -89,6 +94,8 @@ type Hold struct {
 	Why   string    `json:"why"`
 	// Registries are the names of those that are held.
 	Registries []string `json:"registries"`
+	// Own is what a confirmation puts in force. It is read anew each time.
+	Own []meta.OwnPolicy `json:"own,omitempty"`
 }
 
 // The facts of the installation that a hold is made of.
@@ -203,10 +210,19 @@ func (g *Gate) older(tx *meta.Tx, rows []meta.RegistryRow) (string, error) {
 	if errors.Is(err, meta.ErrNotFound) { // from before there were marks
 		return "", nil
 	}
-	if err == nil && !g.marks.there && g.marks.path != "" {
+	if err != nil || g.marks.path == "" {
+		return "", err
+	}
+	if !g.marks.there {
 		return fmt.Sprintf("the policies' high-water marks (%s) are gone, and nothing else shows that the database is the newest", g.marks.path), nil
 	}
-	return "", err
+	for _, r := range rows {
+		// A kill between a registry's creation and its first mark leaves none of its first epoch; no later one is without.
+		if g.marks.seen[r.ID].Epoch == 0 && r.Epoch > 1 {
+			return fmt.Sprintf("the policies' high-water marks (%s) don't know the registry '%s', whose policy stands at epoch %d: they are older than the database, or of another one", g.marks.path, r.Name, r.Epoch), nil
+		}
+	}
+	return "", nil
 }
 
 // held reads the hold there is.
@@ -225,7 +241,9 @@ func held(tx *meta.Tx) (Hold, error) {
 // Held is the hold there is; Why is "" when there is none.
 func (g *Gate) Held(ctx context.Context) (h Hold, err error) {
 	err = g.db.Read(ctx, func(tx *meta.Tx) error {
-		h, err = held(tx)
+		if h, err = held(tx); err == nil && h.Why != "" {
+			h.Own, err = tx.OwnPolicies()
+		}
 		return err
 	})
 	return h, err

@@ -74,6 +74,14 @@ func (m *marked) forget() {
 	}
 }
 
+// hollow leaves marks that know no registry.
+func (m *marked) hollow() {
+	m.t.Helper()
+	if err := os.WriteFile(m.marks, []byte(`{"registries":{}}`), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 func (m *marked) remove(id string, answered bool) {
 	m.t.Helper()
 	epoch := m.row(id).Epoch + 1
@@ -113,7 +121,9 @@ func TestReconcile(t *testing.T) {
 			m.write(func(tx *meta.Tx) error { return egress.Restored(tx, "b1") })
 			m.forget()
 		}, "restored from the backup b1"},
-		"marks gone": {func(m *marked) { m.forget() }, "are gone"},
+		"marks gone":                              {func(m *marked) { m.forget() }, "are gone"},
+		"marks of another database":               {func(m *marked) { m.put("one"); m.hollow() }, "don't know the registry 'one'"},
+		"a first epoch that a kill left unmarked": {func(m *marked) { m.hollow() }, ""},
 		"from before there were marks": {func(m *marked) {
 			m.write(func(tx *meta.Tx) error { return tx.ForgetInstallation("egress/marked") })
 			m.forget()
@@ -189,16 +199,18 @@ func TestMarksAreNeeded(t *testing.T) {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(m.marks, []byte("{"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		log, err := audit.New(t.Context(), audit.Options{DB: m.db, Node: "o"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = log.Close() }() // nothing waits in it
-		if _, err := egress.New(egress.Options{DB: m.db, Audit: log, Marks: m.marks}); err == nil || !strings.Contains(err.Error(), "damaged") {
-			t.Errorf("damaged marks: %v", err)
+		for _, text := range []string{"{", "{}", "null", `{"registries":null}`} {
+			if err := os.WriteFile(m.marks, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			log, err := audit.New(t.Context(), audit.Options{DB: m.db, Node: "o"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := egress.New(egress.Options{DB: m.db, Audit: log, Marks: m.marks}); err == nil || !strings.Contains(err.Error(), "damaged") {
+				t.Errorf("marks that are %s: %v", text, err)
+			}
+			_ = log.Close() // nothing waits in it
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -42,7 +43,10 @@ type Options struct {
 	// Watch hears of each Read ("read") and Write ("write"): how long it took, and whether it failed; nil: nobody listens. It returns at once.
 	Watch func(op string, took time.Duration, failed bool)
 
-	// Alone says that no other process, and no other DB, writes this database while it is open: then what was read is remembered until it is written. PostgreSQL is never alone.
+	// Sole takes a lock on SQLite's file, so that no other DB that is Sole opens it meanwhile, by whatever name. PostgreSQL has leases for that (Register).
+	Sole bool
+	// Alone says that no other process, and no other DB, writes this database while it is open, and implies Sole: what was read is remembered until it is written. PostgreSQL is
+	// never alone.
 	Alone bool
 
 	schema int64 // the version to migrate to; 0 is the newest
@@ -67,6 +71,7 @@ type DB struct {
 	readers chan *conn
 	group   *group
 	memory  *memory
+	lock    *os.File // the database's file while it is locked
 }
 
 // Open connects and migrates. The caller closes the DB.
@@ -87,7 +92,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	}
 	switch scheme, rest, _ := strings.Cut(o.URL, ":"); scheme {
 	case "sqlite":
-		err = db.openSQLite(ctx, strings.TrimPrefix(rest, "//"))
+		err = db.openSQLite(ctx, strings.TrimPrefix(rest, "//"), o.Sole || o.Alone)
 	case "postgres", "postgresql":
 		err = db.openPostgres(o)
 	default:
@@ -137,25 +142,26 @@ func redact(url string) string {
 }
 
 // Close waits for what is under way and closes the database. On SQLite all is then in the one file: nothing is left in its log.
-func (db *DB) Close() error {
+func (db *DB) Close() (err error) {
 	if db.group != nil {
 		db.group.close()
 	}
-	if db.pool == nil {
-		return nil
-	}
-	var err error
 	db.closing.Do(func() {
-		db.writes.Lock()
-		err = db.closeConns()
+		if db.pool != nil {
+			db.writes.Lock()
+			err = errors.Join(db.closeConns(), db.pool.Close())
+		}
+		if db.lock != nil { // last: closing any descriptor of the file takes SQLite's own locks away
+			err = errors.Join(err, db.lock.Close())
+		}
 	})
-	return errors.Join(err, db.pool.Close())
+	return err
 }
 
 // Postgres reports whether the database is PostgreSQL.
 func (db *DB) Postgres() bool { return db.postgres }
 
-// SoleWriter reports whether no other process can write the database: true for SQLite, whose data directory is locked.
+// SoleWriter reports whether no other process can write the database: true for SQLite, whose file is locked (Options.Sole).
 func (db *DB) SoleWriter() bool { return !db.postgres }
 
 // Ping reports whether the database answers.

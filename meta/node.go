@@ -54,7 +54,7 @@ func (l *Lease) Renew(ctx context.Context) error {
 	return err
 }
 
-// alone refuses while another node's lease lasts. SQLite needs no such rule: its data directory is locked by one process.
+// alone refuses while another node's lease lasts. SQLite needs no such rule: its file is locked by one process (Options.Sole).
 func (l *Lease) alone(tx *Tx) error {
 	if !tx.Postgres() {
 		return nil

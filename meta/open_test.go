@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -155,5 +156,38 @@ func TestURLsThatDoNotOpen(t *testing.T) {
 		if !strings.Contains(text, want) || strings.Contains(text, "hunter2") {
 			t.Errorf("%q: %s", url, text)
 		}
+	}
+}
+
+// A SQLite file that a Sole DB has open is opened by no other one, by whatever name it is found; afterwards it is free.
+func TestSoleLocksTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "embargo.db")
+	open := func(path string) (*meta.DB, error) {
+		return meta.Open(t.Context(), meta.Options{URL: "sqlite:" + path, Sole: true})
+	}
+	db, err := open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	soft, hard := filepath.Join(t.TempDir(), "embargo.db"), path+".other"
+	if err := errors.Join(os.Symlink(path, soft), os.Link(path, hard)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{path, soft, hard} {
+		if other, err := open(name); err == nil {
+			t.Errorf("it was opened again as %s", name)
+			_ = other.Close()
+		} else if !strings.Contains(err.Error(), "in use by another embargo") {
+			t.Error(err)
+		}
+	}
+	if err := errors.Join(db.Close(), os.Remove(hard)); err != nil {
+		t.Fatal(err)
+	}
+	if db, err = open(soft); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
 	}
 }

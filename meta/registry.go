@@ -192,3 +192,28 @@ func (tx *Tx) HoldRegistry(id string, held bool, floor int64) (int64, error) {
 	err := tx.Row(`UPDATE registries SET held = $1, epoch = CASE WHEN epoch >= $2 THEN epoch ELSE $2 END + 1 WHERE id = $3 RETURNING epoch`, held, floor, id).Scan(&epoch)
 	return epoch, err
 }
+
+// OwnPolicy is what a held registry's own row says, which is in force again when the hold ends.
+type OwnPolicy struct {
+	Registry     string `json:"registry"`
+	Exports      bool   `json:"exports"`
+	PublicAccess bool   `json:"publicNetworkAccess"`
+}
+
+// OwnPolicies are those of the registries that are held, by name.
+func (tx *Tx) OwnPolicies() ([]OwnPolicy, error) {
+	rows, err := tx.Query(`SELECT name, exports, public_access FROM registries WHERE held ORDER BY name`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []OwnPolicy
+	for rows.Next() {
+		var p OwnPolicy
+		if err := rows.Scan(&p.Registry, &p.Exports, &p.PublicAccess); err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, rows.Err()
+}

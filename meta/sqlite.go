@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"syscall"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
@@ -48,8 +49,8 @@ func (c *conn) run(query string) error {
 	return err
 }
 
-// openSQLite opens one writing connection and a stock of reading ones.
-func (db *DB) openSQLite(ctx context.Context, path string) error {
+// openSQLite opens one writing connection and a stock of reading ones; sole locks the file first.
+func (db *DB) openSQLite(ctx context.Context, path string, sole bool) error {
 	if path == "" {
 		return errors.New("the database sqlite: needs the path of a file")
 	}
@@ -59,7 +60,13 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("the SQLite database %s can't be opened for writing: %w", path, err)
 	}
-	if err := f.Close(); err != nil {
+	if sole {
+		db.lock = f
+		err = flock(f)
+	} else {
+		err = f.Close()
+	}
+	if err != nil {
 		return err
 	}
 	if err := mark(ctx, path); err != nil {
@@ -95,6 +102,18 @@ func (db *DB) openSQLite(ctx context.Context, path string) error {
 		return err
 	}
 	db.group = newGroup(db, writer)
+	return nil
+}
+
+// flock takes the database's file for this DB. Its own locks are SQLite's, of another kind; this one lasts until the file is closed.
+func flock(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	switch {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return fmt.Errorf("the SQLite database %s is in use by another embargo: stop that one first, or give this one another --database", f.Name())
+	case err != nil:
+		return fmt.Errorf("the SQLite database %s could not be locked: %w", f.Name(), err)
+	}
 	return nil
 }
 

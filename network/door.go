@@ -123,6 +123,7 @@ type Door struct {
 	limits atomic.Pointer[Limits]
 	open   atomic.Int64
 	fresh  atomic.Int64 // connections whose first request is not answered yet
+	served atomic.Int64 // requests whose handler has not returned
 
 	mu     sync.Mutex
 	server *http.Server
@@ -231,7 +232,7 @@ func (d *Door) Peer(r *http.Request) *Peer {
 // Serve answers requests with h until Shutdown or Close, then returns nil. It may be called once.
 func (d *Door) Serve(h http.Handler) error {
 	server := &http.Server{
-		Handler:           h,
+		Handler:           d.counting(h),
 		TLSConfig:         d.o.TLS,
 		ReadHeaderTimeout: d.o.HeaderTimeout,
 		IdleTimeout:       d.o.IdleTimeout,
@@ -270,8 +271,20 @@ func (d *Door) Serve(h http.Handler) error {
 	return err
 }
 
+// cutWait is how long a door that cuts its requests off waits for their handlers, which put on record what was sent.
+const cutWait = 2 * time.Second
+
+// counting knows when no handler runs any more: net/http does not wait for those that it cuts off.
+func (d *Door) counting(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d.served.Add(1)
+		defer d.served.Add(-1)
+		h.ServeHTTP(w, r)
+	})
+}
+
 // Shutdown stops accepting at once and waits until the requests in flight have been answered or ctx ends; connections
-// still open then are closed.
+// still open then are closed, which is an error, and their handlers have a moment to end.
 func (d *Door) Shutdown(ctx context.Context) error {
 	d.mu.Lock()
 	d.closed = true
@@ -284,6 +297,9 @@ func (d *Door) Shutdown(ctx context.Context) error {
 	d.greet(ctx, server)
 	if err := server.Shutdown(ctx); err != nil {
 		_ = server.Close()
+		for end := time.Now().Add(cutWait); d.served.Load() > 0 && time.Now().Before(end); {
+			time.Sleep(time.Millisecond) // between two looks
+		}
 		return fmt.Errorf("listener %s: requests were cut off: %w", d.o.Zone.Door, err)
 	}
 	return nil

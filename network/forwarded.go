@@ -56,25 +56,35 @@ func (c *callers) believe(through netip.Addr) {
 	}
 }
 
-// forwarded is the peer that a trusted proxy speaks for; p itself when it is none, or names nobody. The address that a load balancer tells is none of a trusted proxy's: it may be of a network
-// that is numbered alike.
+// forwarded is the peer that a trusted proxy speaks for; p itself when p is none, or speaks for itself (no header). A header that can't be read gives a caller without an address
+// ("::"), whom no IP rule names: it is not the proxy. The address that a load balancer tells is none of a trusted proxy's: it may be of a network that is numbered alike.
 func (ds *Doors) forwarded(p *Peer, r *http.Request) *Peer {
-	trusted := ds.trusted.Load()
+	for {
+		trusted := ds.trusted.Load()
+		q := forwarded(trusted, p, r)
+		if ds.trusted.Load() == trusted {
+			return q
+		}
+		// Trust may have passed over what this connection was believed.
+	}
+}
+
+func forwarded(trusted *[]netip.Prefix, p *Peer, r *http.Request) *Peer {
 	if trusted == nil || len(*trusted) == 0 || p.Kind != Public || p.link == nil || p.via.IsValid() || !listed(*trusted, p.Addr.Addr()) {
 		return p
 	}
 	caller := p.Addr.Addr()
 	var through []netip.Addr
-	names := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	header := r.Header.Values("X-Forwarded-For")
+	if len(header) == 0 {
+		return p
+	}
+	names := strings.Split(strings.Join(header, ","), ",")
 	for i := len(names) - 1; i >= 0 && listed(*trusted, caller); i-- {
-		next, err := forwardedAddr(strings.TrimSpace(names[i]))
-		if err != nil {
-			return p
-		}
 		if caller != p.Addr.Addr() {
 			through = append(through, caller)
 		}
-		caller = next.Unmap().WithZone("")
+		caller = forwardedAddr(strings.TrimSpace(names[i]))
 	}
 	if caller == p.Addr.Addr() {
 		return p
@@ -82,9 +92,6 @@ func (ds *Doors) forwarded(p *Peer, r *http.Request) *Peer {
 	c := &p.link.callers
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ds.trusted.Load() != trusted {
-		return p // Trust may have passed over this connection: the request counts as the proxy's own
-	}
 	for _, a := range through {
 		c.believe(a)
 	}
@@ -100,10 +107,17 @@ func (ds *Doors) forwarded(p *Peer, r *http.Request) *Peer {
 	return &q
 }
 
-// forwardedAddr reads one entry; some proxies write the port too.
-func forwardedAddr(text string) (netip.Addr, error) {
-	if a, err := netip.ParseAddrPort(text); err == nil {
-		return a.Addr(), nil
+// forwardedAddr is the address of an entry of X-Forwarded-For, as proxies write it: alone, in brackets, or with a port; :: when it is none.
+func forwardedAddr(text string) netip.Addr {
+	if with, err := netip.ParseAddrPort(text); err == nil {
+		return with.Addr().Unmap().WithZone("")
 	}
-	return netip.ParseAddr(text)
+	if inner, ok := strings.CutPrefix(text, "["); ok {
+		text = strings.TrimSuffix(inner, "]")
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.IPv6Unspecified()
+	}
+	return a.Unmap().WithZone("")
 }

@@ -26,10 +26,13 @@ func TestForwardedFor(t *testing.T) {
 		{"127.0.0.1/32", public, []string{"10.0.0.1, 192.0.2.1"}, "public/public||192.0.2.1:0"},
 		{"127.0.0.1/32", public, []string{"10.0.0.1", "::ffff:192.0.2.9"}, "public/public||192.0.2.9:0"},
 		{"127.0.0.0/8", public, []string{"192.0.2.1, 127.0.0.7"}, "public/public||192.0.2.1:0"},
-		{"127.0.0.1/32", public, []string{"192.0.2.1, private"}, "public/public||127.0.0.1:"},
-		{"127.0.0.1/32", public, []string{""}, "public/public||127.0.0.1:"},
-		{"127.0.0.1/32", public, []string{"192.0.2.1:4711"}, "public/public||192.0.2.1:0"},
-		{"127.0.0.1/32", public, []string{"10.0.0.1, [2001:db8::1]:4711"}, "public/public||[2001:db8::1]:0"},
+		{"127.0.0.1/32", public, []string{"192.0.2.1, private"}, "public/public||[::]:0"},
+		{"127.0.0.1/32", public, []string{"unknown"}, "public/public||[::]:0"},
+		{"127.0.0.1/32", public, []string{""}, "public/public||[::]:0"},
+		{"127.0.0.1/32", public, []string{"192.0.2.1, "}, "public/public||[::]:0"},
+		{"127.0.0.1/32", public, []string{"10.0.0.1, 192.0.2.1:4711"}, "public/public||192.0.2.1:0"},
+		{"127.0.0.1/32", public, []string{"[2001:db8::1]:443"}, "public/public||[2001:db8::1]:0"},
+		{"127.0.0.1/32", public, []string{"[2001:db8::1]"}, "public/public||[2001:db8::1]:0"},
 		{"127.0.0.1/32", private, []string{"192.0.2.1"}, "private/p|mine|127.0.0.1:"},
 	} {
 		h.doors.Trust([]netip.Prefix{netip.MustParsePrefix(c.trusted)})

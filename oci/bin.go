@@ -70,13 +70,21 @@ func (x *exchange) deletedManifests() error {
 }
 
 func (x *exchange) deletedTags() error {
-	list, err := x.s.o.Registry.DeletedTags(x.r.Context(), x.call, x.at.repository)
+	p, err := x.acrPage()
+	if err != nil {
+		return err
+	}
+	list, more, err := x.s.o.Registry.DeletedTags(x.r.Context(), x.call, x.at.repository, p)
 	if err != nil {
 		return err
 	}
 	bodies := make([]deletedTagBody, len(list))
 	for i, t := range list {
 		bodies[i] = deletedTagBody{t.Name, t.Digest, t.Deleted}
+	}
+	if more && len(list) > 0 {
+		last := list[len(list)-1]
+		x.acrNextOf("/acr/v1/_deleted/"+string(x.at.repository)+"/_tags", string(last.Name)+"@"+string(last.Digest), p)
 	}
 	return x.json(http.StatusOK, struct {
 		Registry  string           `json:"registry"`

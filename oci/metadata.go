@@ -117,10 +117,10 @@ type DeletedTag struct {
 type Bin interface {
 	// DeletedRepositories lists the repositories that hold something deleted.
 	DeletedRepositories(ctx context.Context, c Call, last string, n int) (list []string, more bool, err error)
-	// DeletedManifests lists deleted manifests.
+	// DeletedManifests lists deleted manifests by digest.
 	DeletedManifests(ctx context.Context, c Call, repo name.Repository, p Page) (list []DeletedManifest, more bool, err error)
-	// DeletedTags lists deleted tags, in the order of their deletion.
-	DeletedTags(ctx context.Context, c Call, repo name.Repository) ([]DeletedTag, error)
+	// DeletedTags lists deleted tags by name, and those of one name by digest; last of the page is "name@digest".
+	DeletedTags(ctx context.Context, c Call, repo name.Repository, p Page) (list []DeletedTag, more bool, err error)
 	// Restore brings a manifest back and points the reference's tag, if it has one, to it; force takes the tag from another manifest. Errors: ManifestUnknown, Conflict, Unsupported.
 	Restore(ctx context.Context, c Call, to name.Reference, force bool) error
 }

@@ -126,10 +126,10 @@ type route struct {
 	handle func(x *exchange) error
 }
 
-// routes is the whole protocol. A method that is not here for a kind is answered 405.
+// routes is the whole protocol. HEAD is answered as GET, without the body, where it has no row of its own (RFC 9110, section 9.3.2); another method that is not here for a kind is
+// answered 405.
 var routes = []route{
 	{kindBase, "GET", toEnter, (*exchange).base},
-	{kindBase, "HEAD", toEnter, (*exchange).base},
 	{kindCatalog, "GET", toList, (*exchange).catalog},
 	{kindTags, "GET", toPull, (*exchange).tags},
 	{kindReferrers, "GET", toPull, (*exchange).referrers},
@@ -142,7 +142,6 @@ var routes = []route{
 	{kindBlob, "DELETE", toDelete, (*exchange).deleteBlob},
 	{kindUploads, "POST", toPush, (*exchange).beginUpload},
 	{kindUpload, "GET", toPush, (*exchange).uploadStatus},
-	{kindUpload, "HEAD", toPush, (*exchange).uploadStatus},
 	{kindUpload, "PATCH", toPush, (*exchange).appendUpload},
 	{kindUpload, "PUT", toPush, (*exchange).finishUpload},
 	{kindUpload, "DELETE", toPush, (*exchange).cancelUpload},
@@ -250,20 +249,30 @@ func (x *exchange) serve() error {
 }
 
 // find is the route of the request.
-func (x *exchange) find() (route, bool) {
+func (x *exchange) find() (found route, ok bool) {
 	for _, row := range routes {
-		if row.kind == x.at.kind && row.method == x.r.Method {
+		if row.kind != x.at.kind {
+			continue
+		}
+		if row.method == x.r.Method {
 			return row, true
 		}
+		if row.method == http.MethodGet && x.r.Method == http.MethodHead {
+			found, ok = row, true
+		}
 	}
-	return route{}, false
+	return found, ok
 }
 
 func (x *exchange) notAllowed() error {
 	var methods []string
 	for _, row := range routes {
-		if row.kind == x.at.kind {
-			methods = append(methods, row.method)
+		if row.kind != x.at.kind || row.method == http.MethodHead {
+			continue
+		}
+		methods = append(methods, row.method)
+		if row.method == http.MethodGet {
+			methods = append(methods, http.MethodHead)
 		}
 	}
 	x.w.Header().Set("Allow", strings.Join(methods, ", "))

@@ -165,6 +165,34 @@ func TestTokens(t *testing.T) {
 	})
 }
 
+// TestArmTokensPolicy: with azureADAuthenticationAsArmPolicy disabled a token of the resource manager is not exchanged, and the answer says what to ask for; one for the container
+// registry is. It can be enabled again.
+func TestArmTokensPolicy(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso")
+		h.image("app", "v1", "a")
+		p, _ := w.principal("builder", w.id("contoso"), identity.RoleAcrPull)
+		exchange := func(status int, audience string) map[string]any {
+			t.Helper()
+			token := must[string](t)(w.ids.IssueARM(context.Background(), w.first.Tenant, p, audience))
+			return h.post(status, "/oauth2/exchange", url.Values{"grant_type": {"access_token"}, "service": {h.row.LoginServer}, "access_token": {token}})
+		}
+		for _, allowed := range []bool{true, false, true} {
+			h.change(func(r *meta.RegistryRow) { r.ArmTokens = allowed })
+			if !allowed {
+				if said := fmt.Sprint(exchange(401, "https://localhost/")); !strings.Contains(said, "azureADAuthenticationAsArmPolicy") || !strings.Contains(said, identity.ContainerRegistryResource) {
+					t.Errorf("the refusal: %s", said)
+				}
+			} else if exchange(200, "https://localhost/")["refresh_token"] == nil {
+				t.Error("a token of the resource manager gives nothing")
+			}
+			refresh, _ := exchange(200, identity.ContainerRegistryResource)["refresh_token"].(string)
+			access := h.post(200, "/oauth2/token", url.Values{"grant_type": {"refresh_token"}, "service": {h.row.LoginServer}, "scope": {"repository:app:pull"}, "refresh_token": {refresh}})
+			h.as(access["access_token"].(string)).do(200, "GET", "/v2/app/manifests/v1", nil)
+		}
+	})
+}
+
 // TestOldTokens (R19, R20): a token says who asks, and never more than they may now.
 func TestOldTokens(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

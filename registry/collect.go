@@ -20,12 +20,14 @@ const uploadLife = 7 * 24 * time.Hour
 func (s *Service) Collect(ctx context.Context, grace time.Duration, dryRun bool) (blob.Collected, error) {
 	s.collecting.Lock()
 	defer s.collecting.Unlock()
-	if !dryRun {
-		if err := s.unlink(ctx, grace); err != nil {
-			return blob.Collected{}, err
-		}
+	before := func(tx *meta.Tx) int64 { return meta.Micros(tx.Now().Add(-grace)) }
+	past := func(*meta.Tx) int64 { return 0 }
+	if dryRun {
+		past = before // it takes nothing out of its repository, so it looks past what would be
+	} else if err := s.unlink(ctx, before); err != nil {
+		return blob.Collected{}, err
 	}
-	return s.blobs.Collect(ctx, blob.Collection{Used: used, Unused: unused, Grace: grace, UploadLife: uploadLife, DryRun: dryRun})
+	return s.blobs.Collect(ctx, blob.Collection{Used: used(past), Unused: unused(past), Grace: grace, UploadLife: uploadLife, DryRun: dryRun})
 }
 
 // Scrub compares all content with its digest. See blob.Store.
@@ -33,64 +35,91 @@ func (s *Service) Scrub(ctx context.Context, tell func(blob.Scrubbed)) (blob.Scr
 	return s.blobs.Scrub(ctx, tell)
 }
 
+// loose is a blob_links row that was touched before $2 and whose blob no manifest of its repository names.
+const loose = `blob_links.touched_us < $2 AND NOT EXISTS (SELECT 1 FROM manifest_refs WHERE repository = blob_links.repository AND child = blob_links.digest)`
+
 // unlink takes the blobs that no manifest names out of their repositories, a repository at a time, each locked meanwhile so that no manifest comes that names them.
-func (s *Service) unlink(ctx context.Context, grace time.Duration) error {
-	for after := ""; ; {
-		var id string
-		err := s.db.Read(ctx, func(tx *meta.Tx) error {
-			return tx.Row(`SELECT id FROM repositories WHERE id > $1 ORDER BY id LIMIT 1`, after).Scan(&id)
-		})
-		if errors.Is(err, meta.ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		after = id
-		err = s.db.Write(ctx, func(tx *meta.Tx) error {
-			var one string
-			err := tx.Lock(`SELECT id FROM repositories WHERE id = $1`, id).Scan(&one)
-			if errors.Is(err, meta.ErrNotFound) {
-				return nil
-			}
-			if err == nil {
-				_, err = tx.Exec(`DELETE FROM blob_links WHERE repository = $1 AND touched_us < $2 AND NOT EXISTS
- (SELECT 1 FROM manifest_refs WHERE repository = blob_links.repository AND child = blob_links.digest)`, id, meta.Micros(tx.Now().Add(-grace)))
-			}
+func (s *Service) unlink(ctx context.Context, before func(tx *meta.Tx) int64) error {
+	for after, more := "", true; more; {
+		var todo []string
+		err := s.db.Read(ctx, func(tx *meta.Tx) (err error) {
+			todo, after, more, err = untidy(tx, after, before(tx))
 			return err
 		})
 		if err != nil {
 			return err
 		}
+		for _, id := range todo {
+			err := s.db.Write(ctx, func(tx *meta.Tx) error {
+				var one string
+				err := tx.Lock(`SELECT id FROM repositories WHERE id = $1`, id).Scan(&one)
+				if errors.Is(err, meta.ErrNotFound) {
+					return nil
+				}
+				if err == nil {
+					_, err = tx.Exec(`DELETE FROM blob_links WHERE repository = $1 AND `+loose, id, before(tx))
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
 	}
+	return nil
 }
 
-// used reports whether a repository holds the content.
-func used(tx *meta.Tx, d name.Digest) (bool, error) {
-	var one int
-	err := tx.Row(`SELECT 1 FROM blob_links WHERE digest = $1 UNION ALL SELECT 1 FROM manifests WHERE digest = $1
- UNION ALL SELECT 1 FROM deleted_manifests WHERE digest = $1 LIMIT 1`, string(d)).Scan(&one)
-	if errors.Is(err, meta.ErrNotFound) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// unused lists content that no repository holds, and content that is marked as such and may be held again.
-func unused(tx *meta.Tx, after name.Digest, limit int) ([]name.Digest, error) {
-	rows, err := tx.Query(`SELECT digest FROM blobs b WHERE digest > $1 AND (freed_us <> 0 OR NOT EXISTS (SELECT 1 FROM blob_links WHERE digest = b.digest)
- AND NOT EXISTS (SELECT 1 FROM manifests WHERE digest = b.digest) AND NOT EXISTS (SELECT 1 FROM deleted_manifests WHERE digest = b.digest)) ORDER BY digest LIMIT $2`, string(after), limit)
+// untidy are those of the next repositories behind after that hold a loose blob, the last that was looked at, and whether there are more.
+func untidy(tx *meta.Tx, after string, before int64) (todo []string, last string, more bool, err error) {
+	const few = 500
+	rows, err := tx.Query(`SELECT id, EXISTS (SELECT 1 FROM blob_links WHERE repository = repositories.id AND `+loose+`) FROM repositories WHERE id > $1 ORDER BY id LIMIT $3`, after, before, few)
 	if err != nil {
-		return nil, err
+		return nil, "", false, err
 	}
 	defer rows.Close()
-	var list []name.Digest
-	for rows.Next() {
-		var d name.Digest
-		if err := rows.Scan(&d); err != nil {
+	n := 0
+	for ; rows.Next(); n++ {
+		var untidy bool
+		if err := rows.Scan(&last, &untidy); err != nil {
+			return nil, "", false, err
+		}
+		if untidy {
+			todo = append(todo, last)
+		}
+	}
+	return todo, last, n == few, rows.Err()
+}
+
+// used reports whether a repository holds the content, loose blobs from before past aside.
+func used(past func(tx *meta.Tx) int64) func(tx *meta.Tx, d name.Digest) (bool, error) {
+	return func(tx *meta.Tx, d name.Digest) (bool, error) {
+		var one int
+		err := tx.Row(`SELECT 1 FROM blob_links WHERE digest = $1 AND NOT (`+loose+`) UNION ALL SELECT 1 FROM manifests WHERE digest = $1
+ UNION ALL SELECT 1 FROM deleted_manifests WHERE digest = $1 LIMIT 1`, string(d), past(tx)).Scan(&one)
+		if errors.Is(err, meta.ErrNotFound) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+}
+
+// unused lists content that no repository holds, loose blobs from before past aside, and content that is marked as such and may be held again.
+func unused(past func(tx *meta.Tx) int64) func(tx *meta.Tx, after name.Digest, limit int) ([]name.Digest, error) {
+	return func(tx *meta.Tx, after name.Digest, limit int) ([]name.Digest, error) {
+		rows, err := tx.Query(`SELECT digest FROM blobs b WHERE digest > $1 AND (freed_us <> 0 OR NOT EXISTS (SELECT 1 FROM blob_links WHERE digest = b.digest AND NOT (`+loose+`))
+ AND NOT EXISTS (SELECT 1 FROM manifests WHERE digest = b.digest) AND NOT EXISTS (SELECT 1 FROM deleted_manifests WHERE digest = b.digest)) ORDER BY digest LIMIT $3`, string(after), past(tx), limit)
+		if err != nil {
 			return nil, err
 		}
-		list = append(list, d)
+		defer rows.Close()
+		var list []name.Digest
+		for rows.Next() {
+			var d name.Digest
+			if err := rows.Scan(&d); err != nil {
+				return nil, err
+			}
+			list = append(list, d)
+		}
+		return list, rows.Err()
 	}
-	return list, rows.Err()
 }

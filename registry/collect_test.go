@@ -62,8 +62,11 @@ func TestCollect(t *testing.T) {
 		h.do(202, "DELETE", "/v2/gone/manifests/"+string(name.DigestOf(gone)), nil)
 		before := len(w.files())
 		dry, err := w.reg.Collect(context.Background(), 0, true)
-		if err != nil || dry.Content != 0 { // nothing is marked yet
+		if err != nil || dry.Content != 0 || dry.Waiting != 4 { // nothing is marked yet
 			t.Errorf("a dry run: %+v, %v", dry, err)
+		}
+		if dry, err = w.reg.Collect(context.Background(), time.Hour, true); err != nil || dry.Waiting != 1 { // what names the layers is gone, their push was just now
+			t.Errorf("a dry run within the grace: %+v, %v", dry, err)
 		}
 		done := w.collect(0)
 		if want := int64(len(gone) + len(`{"seed":"b"}`) + len("layer of b") + len("a layer whose manifest never came")); done.Content != 4 || done.ContentBytes != want {

@@ -5,6 +5,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/embargo-registry/embargo/audit"
@@ -63,7 +64,7 @@ func (s *Service) DeletedRepositories(ctx context.Context, c oci.Call, last stri
 	return list, more, err
 }
 
-// DeletedManifests lists a repository's deleted manifests, the oldest deletion first. Errors: see oci.Bin.
+// DeletedManifests lists a repository's deleted manifests by digest. Errors: see oci.Bin.
 func (s *Service) DeletedManifests(ctx context.Context, c oci.Call, repo name.Repository, p oci.Page) (list []oci.DeletedManifest, more bool, err error) {
 	err = s.releaseNames(ctx, c, repo, "_deleted/_manifests", func(tx *meta.Tx) error {
 		list, more = nil, false
@@ -95,20 +96,26 @@ func (s *Service) DeletedManifests(ctx context.Context, c oci.Call, repo name.Re
 	return list, more, err
 }
 
-// DeletedTags lists a repository's deleted tags, in the order of their deletion. Errors: see oci.Bin.
-func (s *Service) DeletedTags(ctx context.Context, c oci.Call, repo name.Repository) (list []oci.DeletedTag, err error) {
+// DeletedTags lists a repository's deleted tags by name, and those of one name by digest. Errors: see oci.Bin.
+func (s *Service) DeletedTags(ctx context.Context, c oci.Call, repo name.Repository, p oci.Page) (list []oci.DeletedTag, more bool, err error) {
+	tag, digest, _ := strings.Cut(p.Last, "@")
 	err = s.releaseNames(ctx, c, repo, "_deleted/_tags", func(tx *meta.Tx) error {
-		list = nil
+		list, more = nil, false
 		r, err := find(tx, c.Registry.ID, repo)
 		if err != nil {
 			return err
 		}
-		rows, err := tx.Query(`SELECT name, digest, deleted_us FROM deleted_tags WHERE repository = $1 ORDER BY deleted_us, name LIMIT 1000`, r.id)
+		byName, byDigest := bytewise(tx, "name"), bytewise(tx, "digest")
+		rows, err := tx.Query(`SELECT name, digest, deleted_us FROM deleted_tags WHERE repository = $1 AND (`+byName+` > $2 OR `+byName+` = $2 AND $3 <> '' AND `+byDigest+` > $3)
+ ORDER BY `+byName+`, `+byDigest+` LIMIT $4`, r.id, tag, digest, p.N+1)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
+			if more = len(list) == p.N; more {
+				break
+			}
 			var t oci.DeletedTag
 			var deleted int64
 			if err := rows.Scan(&t.Name, &t.Digest, &deleted); err != nil {
@@ -119,7 +126,7 @@ func (s *Service) DeletedTags(ctx context.Context, c oci.Call, repo name.Reposit
 		}
 		return rows.Err()
 	})
-	return list, err
+	return list, more, err
 }
 
 // Restore brings a deleted manifest back, with the manifests of an index that were deleted, and points a tag to it. Errors: see oci.Bin.
@@ -206,7 +213,7 @@ func bringBack(tx *meta.Tx, repository string, d name.Digest) (bool, error) {
 }
 
 // Purge deletes what the registries' policies say: manifests that have been without a tag for the days of retentionPolicy, and what was deleted longer ago than softDeletePolicy
-// keeps it. It returns how many manifests went.
+// keeps it, but nothing from a repository that is locked. It returns how many manifests went.
 func (s *Service) Purge(ctx context.Context) (int, error) {
 	var rows []meta.RegistryRow
 	err := s.db.Read(ctx, func(tx *meta.Tx) (err error) {
@@ -252,7 +259,7 @@ func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err 
 		}
 	}
 	n, err := s.each(ctx, r, "softDeletePolicy", func(tx *meta.Tx) (*meta.Rows, error) {
-		return tx.Query(`SELECT p.id, p.name, m.digest FROM deleted_manifests m JOIN repositories p ON p.id = m.repository WHERE p.registry = $1 AND m.deleted_us <= $2 LIMIT 200`,
+		return tx.Query(`SELECT p.id, p.name, m.digest FROM deleted_manifests m JOIN repositories p ON p.id = m.repository WHERE p.registry = $1 AND m.deleted_us <= $2 AND (p.locks & 3) = 0 LIMIT 200`,
 			r.ID, meta.Micros(tx.Now().Add(-time.Duration(r.SoftDeleteDays)*day)))
 	}, func(tx *meta.Tx, f found) error {
 		for _, q := range []string{`DELETE FROM deleted_tags WHERE repository = $1 AND digest = $2`, `DELETE FROM manifest_refs WHERE repository = $1 AND digest = $2`,

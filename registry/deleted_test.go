@@ -5,7 +5,10 @@ package registry_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,6 +106,43 @@ func TestSoftDelete(t *testing.T) {
 		h.do(404, "POST", restore+d2, []byte(`{}`))
 		if done := w.collect(0); done.Content != 3 {
 			t.Errorf("after the days: %+v", done)
+		}
+	})
+}
+
+// Deleted tags come in pages that together hold each once, also where a tag was deleted from several manifests.
+func TestDeletedTagsInPages(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		want := map[string]bool{}
+		for _, seed := range []string{"a", "b", "c"} {
+			m := h.image("app", "latest", seed)
+			h.manifest("app", "v-"+seed, mediaImage, m)
+			d := string(name.DigestOf(m))
+			h.do(202, "DELETE", "/v2/app/manifests/"+d, nil)
+			want["latest@"+d], want["v-"+seed+"@"+d] = true, true
+		}
+		for n := 1; n <= 7; n++ {
+			got := map[string]bool{}
+			pages := 0
+			for next := fmt.Sprintf("/acr/v1/_deleted/app/_tags?n=%d", n); next != ""; pages++ {
+				a := h.do(200, "GET", next, nil)
+				var b bin
+				if err := json.Unmarshal(a.body, &b); err != nil {
+					t.Fatal(err)
+				}
+				for _, tag := range b.Tags {
+					key := tag.Tag + "@" + tag.Digest
+					if got[key] {
+						t.Errorf("in pages of %d %s comes twice", n, key)
+					}
+					got[key] = true
+				}
+				next, _, _ = strings.Cut(strings.TrimPrefix(a.Get("Link"), "<"), ">")
+			}
+			if !maps.Equal(got, want) || pages != (len(want)+n-1)/n {
+				t.Errorf("in %d pages of %d: %v, want %v", pages, n, got, want)
+			}
 		}
 	})
 }

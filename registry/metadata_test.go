@@ -3,6 +3,7 @@
 package registry_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 )
 
@@ -227,6 +230,63 @@ func TestLocks(t *testing.T) {
 		if len(marks) != 24 || !strings.Contains(string(marks[0].Before), `"Write":true`) {
 			t.Errorf("%d changes of locks are on record", len(marks))
 		}
+	})
+}
+
+// No policy undoes a lock: a repository that may not be deleted from or written keeps what retentionPolicy would delete and what softDeletePolicy would forget, nothing is restored into
+// it or over a locked tag, and content that passed quarantine is not read where reading is locked.
+func TestLocksBeatPolicies(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso")
+		purged := func(what string, want int) {
+			t.Helper()
+			if n, err := w.reg.Purge(context.Background()); err != nil || n != want {
+				t.Errorf("%s: %d were deleted, want %d: %v", what, n, want, err)
+			}
+		}
+		h.change(func(r *meta.RegistryRow) { r.Retention, r.RetentionDays, r.RetentionSince = true, 0, time.Now() })
+		h.image("app", "v1", "a")
+		h.image("app", "", "loose")
+		for _, lock := range []string{"deleteEnabled", "writeEnabled"} {
+			h.acr(t, 200, "PATCH", "app", `{"`+lock+`":false}`)
+			purged("retentionPolicy, "+lock, 0)
+			h.acr(t, 200, "PATCH", "app", `{"`+lock+`":true}`)
+		}
+		purged("retentionPolicy without a lock", 1)
+
+		h.change(func(r *meta.RegistryRow) { r.Retention, r.SoftDelete, r.SoftDeleteDays = false, true, 7 })
+		d := string(name.DigestOf(h.image("app", "gone", "b")))
+		h.do(202, "DELETE", "/v2/app/manifests/"+d, nil)
+		restore := func(status int, body string) {
+			t.Helper()
+			h.do(status, "POST", "/acr/v1/_deleted/app/_manifests/"+d+"?force=True", []byte(body))
+		}
+		h.acr(t, 200, "PATCH", "app", `{"writeEnabled":false}`)
+		restore(405, `{}`)
+		h.acr(t, 200, "PATCH", "app", `{"writeEnabled":true}`)
+		h.acr(t, 200, "PATCH", "app/_tags/v1", `{"writeEnabled":false}`)
+		restore(405, `{"tag":"v1"}`)
+		h.do(404, "GET", "/v2/app/manifests/"+d, nil)
+		h.acr(t, 200, "PATCH", "app/_tags/v1", `{"writeEnabled":true}`)
+		w.write(func(tx *meta.Tx) error {
+			_, err := tx.Exec(`UPDATE deleted_manifests SET deleted_us = deleted_us - $1`, (8 * 24 * time.Hour).Microseconds())
+			return err
+		})
+		for _, lock := range []string{"deleteEnabled", "writeEnabled"} {
+			h.acr(t, 200, "PATCH", "app", `{"`+lock+`":false}`)
+			purged("softDeletePolicy, "+lock, 0)
+			h.acr(t, 200, "PATCH", "app", `{"`+lock+`":true}`)
+		}
+		purged("softDeletePolicy without a lock", 1)
+
+		h.change(func(r *meta.RegistryRow) { r.Quarantine = true })
+		d = string(name.DigestOf(h.image("app", "new", "c")))
+		h.acr(t, 200, "PATCH", "app", `{"readEnabled":false}`)
+		judge := h.logged("judge", identity.RoleAcrPull, roleQuarantineWriter)
+		judge.do(200, "PATCH", "/acr/v1/app/_manifests/"+d, []byte(`{"quarantineState":"Passed"}`))
+		h.do(405, "GET", "/v2/app/manifests/new", nil)
+		h.acr(t, 200, "PATCH", "app", `{"readEnabled":true}`)
+		h.do(200, "GET", "/v2/app/manifests/new", nil)
 	})
 }
 

@@ -208,6 +208,54 @@ func TestManifests(t *testing.T) {
 	})
 }
 
+// TestDockerManifests: images and lists of Docker's schema 2 are kept as they were pushed, byte for byte and under their own type, with what docker sends; schema 1 is refused.
+func TestDockerManifests(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		const (
+			image  = "application/vnd.docker.distribution.manifest.v2+json"
+			list   = "application/vnd.docker.distribution.manifest.list.v2+json"
+			layers = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+			// accept is what docker pull sends, less the types that no registry has had for long.
+			accept = image + ", " + list + ", " + mediaIndex + ", " + mediaImage
+		)
+		h := w.registry("contoso")
+		config, layer := []byte(`{"architecture":"arm64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`), []byte("layer")
+		h.blob("app", config)
+		h.blob("app", layer)
+		m := []byte("{\n   \"schemaVersion\": 2,\n   \"mediaType\": \"" + image + "\",\n   \"config\": " + descriptor("application/vnd.docker.container.image.v1+json", config) +
+			",\n   \"layers\": [" + descriptor(layers, layer) + "]\n}")
+		l := []byte(`{"schemaVersion":2,"mediaType":"` + list + `","manifests":[{"mediaType":"` + image + `","size":` + fmt.Sprint(len(m)) + `,"digest":"` + string(name.DigestOf(m)) +
+			`","platform":{"architecture":"arm64","os":"linux","variant":"v8"}}]}`)
+		h.manifest("app", "v1", image, m)
+		h.manifest("app", "multi", list, l)
+		for tag, want := range map[string]struct {
+			media   string
+			content []byte
+		}{"v1": {image, m}, "multi": {list, l}} {
+			d := string(name.DigestOf(want.content))
+			for _, ref := range []string{tag, d} {
+				a := h.do(200, "GET", "/v2/app/manifests/"+ref, nil, "Accept", accept)
+				a.want(t, "Content-Type", want.media, "Docker-Content-Digest", d)
+				if !bytes.Equal(a.body, want.content) {
+					t.Errorf("%s reads otherwise than it was pushed", ref)
+				}
+			}
+			h.refused(t, 404, "MANIFEST_UNKNOWN", "GET", "/v2/app/manifests/"+tag, nil, "Accept", mediaImage+", "+mediaIndex)
+		}
+		shown, a := h.acr(t, 200, "GET", "app/_manifests/"+string(name.DigestOf(m)), "")
+		if shown.Manifest == nil || !strings.Contains(string(a.body), `"mediaType":"`+image+`"`) || !strings.Contains(string(a.body), `"architecture":"arm64"`) {
+			t.Errorf("described: %s", a.body)
+		}
+		if done := w.collect(0); done.Content != 0 {
+			t.Errorf("of what a manifest of docker's names %+v was removed", done)
+		}
+		one := []byte(`{"schemaVersion":1,"name":"app","tag":"v1","architecture":"amd64","fsLayers":[],"history":[]}`)
+		if a := h.refused(t, 400, "MANIFEST_INVALID", "PUT", "/v2/app/manifests/old", one, "Content-Type", "application/vnd.docker.distribution.manifest.v1+prettyjws"); !strings.Contains(string(a.body), "version 1") {
+			t.Errorf("schema 1: %s", a.body)
+		}
+	})
+}
+
 // TestSharedContentIsUploadedAllTheSame (R28): content that another repository or registry holds is pushed like any other, and nothing
 // tells that it is there.
 func TestSharedContentIsUploadedAllTheSame(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 )
 
@@ -297,13 +298,13 @@ func TestMethodsAndPaths(t *testing.T) {
 		d := string(h.blob("app", []byte("x")))
 		for _, c := range []struct{ method, path, allow string }{
 			{"POST", "/v2/", "GET, HEAD"},
-			{"PUT", "/v2/_catalog", "GET"},
-			{"POST", "/v2/app/tags/list", "GET"},
+			{"PUT", "/v2/_catalog", "GET, HEAD"},
+			{"POST", "/v2/app/tags/list", "GET, HEAD"},
 			{"POST", "/v2/app/manifests/v1", "GET, HEAD, PUT, DELETE"},
 			{"PUT", "/v2/app/blobs/" + d, "GET, HEAD, DELETE"},
 			{"GET", "/v2/app/blobs/uploads/", "POST"},
 			{"POST", "/v2/app/blobs/uploads/00", "GET, HEAD, PATCH, PUT, DELETE"},
-			{"DELETE", "/v2/app/referrers/" + d, "GET"},
+			{"DELETE", "/v2/app/referrers/" + d, "GET, HEAD"},
 			{"GET", "/oauth2/exchange", "POST"},
 		} {
 			h.refused(t, 405, "UNSUPPORTED", c.method, c.path, nil).want(t, "Allow", c.allow)
@@ -327,6 +328,31 @@ func TestMethodsAndPaths(t *testing.T) {
 		h.do(200, "GET", "/v2/", nil, "X-Ms-Correlation-Request-Id", id).want(t, "X-Ms-Correlation-Request-Id", id)
 		if got := h.do(200, "GET", "/v2/", nil, "X-Ms-Correlation-Request-Id", "<script>alert(1)").Get("X-Ms-Correlation-Request-Id"); strings.Contains(got, "<") {
 			t.Errorf("echoed %q", got)
+		}
+	})
+}
+
+// TestHeadIsGetWithoutBody: whatever can be read answers HEAD with the status and the headers of GET and nothing else.
+func TestHeadIsGetWithoutBody(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		m := h.image("app", "v1", "a")
+		h.manifest("app", "v2", mediaImage, m)
+		h.do(202, "DELETE", "/v2/app/manifests/"+string(name.DigestOf(h.image("app", "gone", "b"))), nil)
+		d := string(name.DigestOf(m))
+		for _, path := range []string{"/v2/", "/v2/_catalog", "/v2/app/tags/list?n=1", "/v2/app/referrers/" + d, "/v2/app/manifests/v1", "/v2/app/blobs/" + string(name.DigestOf([]byte("layer of a"))),
+			"/acr/v1/_catalog", "/acr/v1/app", "/acr/v1/app/_tags?n=1", "/acr/v1/app/_tags/v1", "/acr/v1/app/_manifests", "/acr/v1/app/_manifests/" + d,
+			"/acr/v1/_deleted/_catalog", "/acr/v1/_deleted/app/_manifests", "/acr/v1/_deleted/app/_tags", "/v2/none/tags/list", "/acr/v1/app/_tags/none"} {
+			get := h.send(h.request("GET", path, nil))
+			head := h.do(get.status, "HEAD", path, nil)
+			if len(head.body) != 0 || len(get.body) == 0 {
+				t.Errorf("%s: HEAD has %d bytes, GET %d", path, len(head.body), len(get.body))
+			}
+			for _, header := range []string{"Content-Type", "Content-Length", "Docker-Content-Digest", "Link", "Etag"} {
+				if head.Get(header) != get.Get(header) {
+					t.Errorf("%s: %s is %q for HEAD and %q for GET", path, header, head.Get(header), get.Get(header))
+				}
+			}
 		}
 	})
 }

@@ -56,7 +56,7 @@ func (s *Server) collector(ctx context.Context) {
 			return
 		case err != nil:
 			s.log.Error("unused content could not be collected; it is tried again", "error", err)
-		case done != (blob.Collected{}):
+		case done.Content+done.Files+done.Uploads > 0:
 			s.log.Info("unused content was collected", "content", done.Content, "bytes", done.ContentBytes, "files", done.Files, "uploads", done.Uploads)
 		}
 	}

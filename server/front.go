@@ -26,6 +26,8 @@ type front struct {
 	management, data http.Handler
 	metrics          *metrics
 	limits           *limits
+	// live reports whether this node holds its lease, so that nobody waits for a database that does not answer; nil: it always does.
+	live func() bool
 	// misdirected hears of requests for hosts that are not served on their connection; nil: nobody listens.
 	misdirected func(p *network.Peer, reason string)
 }
@@ -59,6 +61,11 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !f.limits.enter() {
 		rec.Header().Set("Retry-After", "1")
 		refuse(rec, f.role(r, peer), fault.New(fault.TooManyRequests, "The server answers as many requests as it may at a time (maxRequests). Try again in a moment."))
+		return
+	}
+	if f.live != nil && !f.live() {
+		rec.Header().Set("Retry-After", "5")
+		refuse(rec, f.role(r, peer), fault.New(fault.Unavailable, "This node has lost its lease in the database, which does not answer, so it decides nothing. It serves again when the lease is renewed."))
 		return
 	}
 	f.route(rec, r, peer)

@@ -47,6 +47,8 @@ type Options struct {
 	TrustedProxies []netip.Prefix
 	// Locations that resources may have; none: Azure's public regions.
 	Locations []string
+	// PolicyEpochs is the file of the high-water marks of the registries' policies; "": policy-epochs.json in Data.
+	PolicyEpochs string
 	// InstallationKey is the file of the key that seals secrets; "": installation.key in Data.
 	InstallationKey string
 	// DrainTimeout bounds the wait for requests in flight at a stop (0: 30 s).
@@ -123,10 +125,10 @@ func Check(o Options) error {
 	if err := meta.CheckURL(o.Database); err != nil {
 		return &OptionError{"database", err}
 	}
-	for key, dir := range map[string]string{"installationKey": filepath.Dir(o.InstallationKey), "data": o.Data} {
+	for key, dir := range map[string]string{"installationKey": filepath.Dir(o.InstallationKey), "policyEpochs": filepath.Dir(o.PolicyEpochs), "data": o.Data} {
 		if st, err := os.Stat(dir); err == nil && !st.IsDir() {
 			return option(key, "%s is no directory", dir)
-		} else if err != nil && key == "installationKey" && dir != o.Data {
+		} else if err != nil && dir != o.Data {
 			return &OptionError{key, err}
 		}
 	}
@@ -287,6 +289,9 @@ func (o *Options) fill() {
 	}
 	if o.InstallationKey == "" {
 		o.InstallationKey = filepath.Join(o.Data, "installation.key")
+	}
+	if o.PolicyEpochs == "" {
+		o.PolicyEpochs = filepath.Join(o.Data, "policy-epochs.json")
 	}
 	if o.DrainTimeout <= 0 {
 		o.DrainTimeout = 30 * time.Second

@@ -174,7 +174,7 @@ func (s *Server) unchangeable(o Options) error {
 		was, now any
 	}{
 		{"data", s.o.Data, o.Data}, {"database", s.o.Database, o.Database}, {"host", s.o.named(), o.named()}, {"registrySuffix", s.o.RegistrySuffix, o.RegistrySuffix},
-		{"locations", s.o.Locations, o.Locations}, {"installationKey", s.o.InstallationKey, o.InstallationKey}, {"acme", s.o.ACME, o.ACME}, {"webhooks", s.o.Webhooks, o.Webhooks},
+		{"locations", s.o.Locations, o.Locations}, {"installationKey", s.o.InstallationKey, o.InstallationKey}, {"policyEpochs", s.o.PolicyEpochs, o.PolicyEpochs}, {"acme", s.o.ACME, o.ACME}, {"webhooks", s.o.Webhooks, o.Webhooks},
 		{"upstreams", s.o.Upstreams, o.Upstreams}, {"storage", s.o.Storage.URL, o.Storage.URL}, {"storageKeyFile", s.o.Storage.KeyFile, o.Storage.KeyFile}, {"storageRoots", s.o.Storage.Roots, o.Storage.Roots},
 		{"dns", s.o.DNS, o.DNS}, {"minFreeDisk", s.o.MinFreeDisk, o.MinFreeDisk}, {"auditMode", s.o.AuditSoon, o.AuditSoon}, {"registryQuota", s.o.RegistryQuota, o.RegistryQuota}, {"throttle", s.o.Throttle, o.Throttle},
 	} {

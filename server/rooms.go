@@ -128,7 +128,7 @@ func (s *Server) openRooms(ctx context.Context) error {
 // openProtocols makes what answers: the registry behind its protocol, the resource manager and the authority.
 func (s *Server) openProtocols(ctx context.Context) error {
 	r := s.rooms
-	gate, err := egress.New(egress.Options{DB: s.db, Audit: r.audit, Clock: s.o.Clock, Log: s.log, Soon: s.o.AuditSoon, Live: r.lease.Valid, Marks: s.dir.file("policy-epochs.json")})
+	gate, err := egress.New(egress.Options{DB: s.db, Audit: r.audit, Clock: s.o.Clock, Log: s.log, Soon: s.o.AuditSoon, Live: r.lease.Valid, Marks: s.o.PolicyEpochs})
 	if err != nil {
 		return err
 	}

@@ -299,6 +299,16 @@ func confirmCommand() *cobra.Command {
 			return err
 		}
 		if !yes {
+			var st server.Status
+			if err := a.decode(cmd.Context(), http.MethodGet, "/v1/status", &st); err != nil {
+				return err
+			}
+			if st.Hold != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "It is held because %s.\nTo confirm puts in force:\n", st.Hold.Why)
+				for _, p := range st.Hold.Own {
+					fmt.Fprintf(cmd.ErrOrStderr(), "  %s\n", own(p))
+				}
+			}
 			fmt.Fprint(cmd.ErrOrStderr(), "The restored copy may be older than what was in force: policies tightened since are not in it. Put its policies in force? (y/N): ")
 			if answer, _ := bufio.NewReader(cmd.InOrStdin()).ReadString('\n'); !strings.EqualFold(strings.TrimSpace(answer), "y") {
 				return errors.New("nothing was changed")

@@ -171,7 +171,7 @@ func keys() []key {
 				"the names of a registry with an approved endpoint there get the endpoint's addresses. It offers no recursion and no zone transfer. `ttl` (10s) is how long an answer may be kept.",
 			put: rows1(putDNS)},
 		{name: "trustedProxies", flag: "trusted-proxies", unit: "addresses and CIDR ranges", list: true,
-			doc: "Reverse proxies before the public listener whose X-Forwarded-For says who the caller is, in logs, records and IP rules. It never changes from which side a connection comes. Empty: nobody's counts.",
+			doc: "Reverse proxies before the public listener whose X-Forwarded-For says who the caller is, in logs, records and IP rules. It never changes from which side a connection comes. Of a header that can't be read nobody is taken: such a caller is `::`, whom no IP rule admits. Empty: nobody's counts.",
 			put: func(s *settings, v any) error {
 				var all []string
 				if err := texts(func(_ *settings, v []string) { all = v })(s, v); err != nil {
@@ -187,6 +187,9 @@ func keys() []key {
 		{name: "installationKey", flag: "installation-key", unit: "file",
 			doc: "The key that seals secrets in the database. Nodes that share a database share it. Empty: `installation.key` in the data directory, made at the first start.",
 			put: text(func(s *settings, v string) { s.server.InstallationKey = v })},
+		{name: "policyEpochs", flag: "policy-epochs", unit: "file",
+			doc: "The highest epoch of each registry's policy, by which an older copy of the database is known. A copy of the whole data directory brings its own along and is not known for one, so where snapshots of it may be put back, name a file on another disk. Empty: `policy-epochs.json` in the data directory.",
+			put: text(func(s *settings, v string) { s.server.PolicyEpochs = v })},
 		{name: "drainTimeout", flag: "drain-timeout", fallback: "30s", unit: "duration (s, m)",
 			doc: "How long a stop waits for the requests in flight before it cuts them off.",
 			put: duration(func(s *settings, d time.Duration) { s.server.DrainTimeout = d })},

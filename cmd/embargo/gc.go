@@ -37,6 +37,9 @@ func gcCommand() *cobra.Command {
 			what = "Would remove"
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s %d pieces of content (%s), %d files that belong to nothing (%s) and %d uploads.\n", what, done.Content, size(done.ContentBytes), done.Files, size(done.FileBytes), done.Uploads)
+		if done.Waiting > 0 {
+			fmt.Fprintf(cmd.OutOrStdout(), "%d pieces of content (%s) are unused too and stay for the rest of gcGrace.\n", done.Waiting, size(done.WaitingBytes))
+		}
 		return nil
 	}
 	return c

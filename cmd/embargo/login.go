@@ -143,7 +143,7 @@ func (l *login) session(in io.Reader) (*armclient.Session, string, error) {
 func (l *login) who(s *armclient.Session, known armclient.Credentials, file string, in io.Reader) (string, error) {
 	if l.user == "" {
 		if known.ClientSecret == "" {
-			return "", fmt.Errorf("%s holds no secret: give --service-principal --username --password, or make a new secret with 'embargo principal rotate'", file)
+			return "", fmt.Errorf("%s holds no secret: give --service-principal --username --password, or make a new secret with 'embargo principal rotate %s'", file, known.ClientID)
 		}
 		path, err := filepath.Abs(file)
 		s.User, s.Kind, s.CredentialsFile = known.ClientID, "servicePrincipal", path

@@ -20,7 +20,7 @@ environment, lists of names are separated by commas, and lists of objects are wr
 
 ` + "`embargo config check`" + ` reads everything as ` + "`embargo serve`" + ` would and says what is wrong, with file, line and key. A running server reads its configuration again when it gets SIGHUP:
 certificates, listeners, ` + "`virtualNetworks`, `trustedProxies`, `clients`" + `, limits, timeouts and the log level change without dropping connections that remain allowed. A file that is wrong, or that changes what only a restart can
-change (data, database, host, registrySuffix, locations, installationKey, acme, webhooks, upstreams, storage, storageKeyFile, storageRoots, dns, minFreeDisk, logFormat), changes nothing and is logged.
+change (data, database, host, registrySuffix, locations, installationKey, policyEpochs, acme, webhooks, upstreams, storage, storageKeyFile, storageRoots, dns, minFreeDisk, auditMode, registryQuota, throttle, logFormat), changes nothing and is logged.
 
 This page is generated from the table in cmd/embargo/config.go.
 

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/embargo-registry/embargo/cmd/embargo/internal/shape"
+	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/server"
 )
 
@@ -96,7 +97,10 @@ func tell(w io.Writer, st server.Status) error {
 	}
 	if st.Hold != nil {
 		line("HELD", "since %s: %s.", st.Hold.Since.Format(time.RFC3339), st.Hold.Why)
-		line("", "Nothing is exported and the public side is shut until an owner runs 'embargo restore confirm'.")
+		line("", "Nothing is exported and the public side is shut until an owner runs 'embargo restore confirm'. That puts in force:")
+		for _, p := range st.Hold.Own {
+			line("", "  %s", own(p))
+		}
 	}
 	line("Jobs", "%d running, %d waiting, %d failed in the last 24 hours", st.Jobs["Running"], st.Jobs["Accepted"], st.Jobs["Failed"])
 	line("Authority", "until %s", st.AuthorityUntil.Format("2006-01-02"))
@@ -113,4 +117,14 @@ func tell(w io.Writer, st server.Status) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// own says in a line what a held registry's own policy is.
+func own(p meta.OwnPolicy) string {
+	state := map[bool]string{true: "enabled", false: "disabled"}
+	what := "stays closed"
+	if p.Exports || p.PublicAccess {
+		what = "OPENS"
+	}
+	return fmt.Sprintf("%s %s: exports %s, public network access %s", p.Registry, what, state[p.Exports], state[p.PublicAccess])
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -134,13 +135,28 @@ func TestR21BypassIsAskedOnBothSides(t *testing.T) {
 	})
 }
 
-// TestR25SecondNodeIsRefused: a second process on the same PostgreSQL database is refused while the first runs; its readers would not be
-// reached by the first one's fence.
+// TestR25SecondNodeIsRefused: a second process on the same database is refused while the first runs; its readers would not be reached by the first one's fence, and would remember what
+// the second one changes.
 func TestR25SecondNodeIsRefused(t *testing.T) {
-	first := instance.New(t, "postgres", "")
+	for _, kind := range []string{"sqlite", "postgres"} {
+		t.Run(kind, func(t *testing.T) { secondNode(t, kind) })
+	}
+}
+
+func secondNode(t *testing.T, kind string) {
+	first := instance.New(t, kind, "")
 	second := instance.Copy(t, first, filepath.Join(t.TempDir(), "second"))
+	refused := "another embargo is running on this database"
+	if kind == "sqlite" { // found by another name
+		refused = "is in use by another embargo"
+		link := filepath.Join(t.TempDir(), "other.db")
+		if err := os.Symlink(filepath.Join(first.Data, "embargo.db"), link); err != nil {
+			t.Fatal(err)
+		}
+		second.Database = "sqlite:" + link
+	}
 	err := second.TryStart()
-	if err == nil || !strings.Contains(err.Error(), "another embargo is running on this database") {
+	if err == nil || !strings.Contains(err.Error(), refused) {
 		t.Fatalf("the second node: %v", err)
 	}
 	if err := first.Stop(); err != nil {

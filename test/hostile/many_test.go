@@ -86,16 +86,26 @@ func TestCrowds(t *testing.T) {
 			for what, took := range medians(100_000) {
 				t.Logf("%-28s %8v of few, %8v of many: %.2f", what, few[what].Round(time.Microsecond), took.Round(time.Microsecond), float64(took)/float64(few[what]))
 			}
-			n, next := 0, "/v2/app/tags/list"
-			for next != "" {
-				a := w.send(http.MethodGet, next, nil)
-				want(t, "a page of tags", a, 200, "")
-				n += strings.Count(string(a.Body), `"tag-`)
-				_, next, _ = strings.Cut(a.Header.Get("Link"), "<")
-				next, _, _ = strings.Cut(next, ">")
-			}
-			if n != 100_000 {
-				t.Errorf("%d tags are listed", n)
+			referrers := "/v2/app/referrers/" + instance.Digest(m)
+			for _, list := range []struct {
+				of, entry string
+				n         int
+			}{
+				{"/v2/app/tags/list", `"tag-`, 100_000},
+				{referrers, `"digest"`, 10_000},
+				{referrers + "?artifactType=application/vnd.none", `"digest"`, 0},
+			} {
+				n := 0
+				for next := list.of; next != ""; {
+					a := w.send(http.MethodGet, next, nil)
+					want(t, "a page of "+list.of, a, 200, "")
+					n += strings.Count(string(a.Body), list.entry)
+					_, next, _ = strings.Cut(a.Header.Get("Link"), "<")
+					next, _, _ = strings.Cut(next, ">")
+				}
+				if n != list.n {
+					t.Errorf("%s lists %d, want %d", list.of, n, list.n)
+				}
 			}
 		})
 	})

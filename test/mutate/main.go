@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command mutate forces the rule of each judged route open, one at a time, and sees the test that the register names for it fail.
+// Command mutate forces the rule of each judged route open, one at a time, and takes each grace of the collection of content away, and sees the test that is named for it fail.
 // It changes no file: the mutated source stands in a build overlay. It exits 1 when a route survives its mutation, when a rule's text
 // is not found exactly once, when a named test does not pass without the mutation, or when a judged route has none.
 //
@@ -108,6 +108,9 @@ func sound(only []string) error {
 	}
 	return nil
 }
+
+// grace stands for a route where what is taken away is a collection's grace.
+const grace egress.Route = "grace"
 
 // mutation opens one route.
 type mutation struct {

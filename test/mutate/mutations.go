@@ -44,9 +44,13 @@ var mutations = []mutation{
 	{egress.PolicyFlip, "arm/record.go", "	return e.record(tx, rec)\n}\n\n// redacted", "	return nil\n}\n\n// redacted", "test/egress", "TestR22EveryFlipIsRecorded"},
 	{egress.CheckThenStream, "egress/grant.go", "	ctx = context.WithoutCancel(ctx)\n", "	if ctx != nil {\n		return nil\n	}\n", "test/egress", "TestR24FlipCutsWhatIsInFlight"},
 	{egress.StaleNode, "meta/node.go", "	if others > 0 {", "	if others > 1<<20 {", "test/egress", "TestR25SecondNodeIsRefused"},
+	{egress.StaleNode, "meta/sqlite.go", "syscall.LOCK_EX|syscall.LOCK_NB", "syscall.LOCK_SH|syscall.LOCK_NB", "test/egress", "TestR25SecondNodeIsRefused"},
 	{egress.HostConfusion, "server/front.go", "	case !agree:", "	case !agree && r.Host == \"\":", "server", "TestHostRules"},
 	{egress.Weakening, "providers/containerregistry/registries/admit.go", "	if c.Want.SKU.Name != premium {\n		todo", "	if c.Want.SKU.Name == \"\" {\n		todo", "test/egress", "TestContract"},
 	{egress.Weakening, "meta/registry.go", "	if r.Held {\n", "	if r.Held && r.ID == \"\" {\n", "test/operate", "TestOlderCopyIsHeld"},
 	{egress.SharedStorage, "registry/release.go", "		found, err := blobIn(tx, row.ID, from, d)\n", "		size, _, err := s.blobs.Stat(tx, d)\n		found := oci.Descriptor{Digest: d, Size: size}\n",
 		"registry", "TestSharedContentIsUploadedAllTheSame"},
+	{grace, "registry/collect.go", "meta.Micros(tx.Now().Add(-grace))", "meta.Micros(tx.Now().Add(time.Hour))", "registry", "TestCollectModel"},
+	{grace, "blob/collect.go", "freed <= meta.Micros(now.Add(-c.Grace))", "freed <= meta.Micros(now)", "blob", "TestCollect"},
+	{grace, "blob/collect.go", "before := s.clock().Add(-c.Grace)", "before := s.clock()", "blob", "TestCollect"},
 }

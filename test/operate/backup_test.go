@@ -229,8 +229,14 @@ func TestDamagedBackup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := s.Run(t.Context(), "backup", "verify", "--from", folder, "--data", s.Data); err == nil {
+		_, said, err := s.Run(t.Context(), "backup", "verify", "--from", folder, "--data", s.Data)
+		if err == nil {
 			t.Errorf("verify does not find damage %d of %s", i%3, path)
+		}
+		for _, other := range files { // older backups need what is whole
+			if told := strings.Contains(said, "remove "+other); told != (other == path && i < len(files)-1) {
+				t.Errorf("with damage %d of %s verify tells to remove %s: %v\n%s", i%3, path, other, told, said)
+			}
 		}
 		if i < 3 || i == len(files)-1 {
 			// Each time another folder: what a failed restore placed is good, and used by the next.

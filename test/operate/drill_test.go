@@ -5,9 +5,11 @@ package operate
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -237,8 +239,42 @@ func TestOlderCopyIsHeld(t *testing.T) {
 	fails(t, s, "takes an owner", "restore", "confirm", "--yes", "--data", s.Data)
 	shut(t, s)
 	login(t, s, s)
+	// What the confirmation would open is told by name before it is asked.
+	opens := instance.Open + " OPENS: exports enabled, public network access enabled"
+	if said := must(t, s, "status", "--data", s.Data); !strings.Contains(said, opens) || !strings.Contains(said, instance.Closed+" OPENS: exports enabled") {
+		t.Errorf("the status tells: %s", said)
+	}
+	fails(t, s, opens, "restore", "confirm", "--data", s.Data) // nobody answers
+	shut(t, s)
 	must(t, s, "restore", "confirm", "--yes", "--data", s.Data)
 	if a := s.Import(instance.Closed, instance.J{"resourceId": s.RegistryID(instance.Open), "sourceImage": "app:v1"}, "copy:v1"); a.Status != http.StatusOK {
 		t.Errorf("after the confirmation an open registry can't be imported from: %d %s", a.Status, a.Body)
 	}
+}
+
+// TestOlderDirectoryIsHeld: a whole data directory that is put back as it was is known for older where policyEpochs lies elsewhere.
+func TestOlderDirectoryIsHeld(t *testing.T) {
+	epochs := filepath.Join(t.TempDir(), "epochs.json")
+	s := instance.New(t, "sqlite", "policyEpochs: "+epochs+"\n")
+	s.CreateRegistry(instance.Open, nil)
+	s.CreateRegistry(instance.Closed, nil)
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	before := filepath.Join(t.TempDir(), "before")
+	if out, err := exec.Command("cp", "-a", s.Data, before).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s.Start()
+	if a := s.Lock(instance.Closed); a.Status != http.StatusOK {
+		t.Fatalf("locking: %d %s", a.Status, a.Body)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(s.Data), os.Rename(before, s.Data)); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	shut(t, s)
 }
