@@ -30,7 +30,7 @@ const (
 
 // way is one way of pulling the same manifest.
 type way struct {
-	server *instance.Server
+	pid    int // of the server
 	client *http.Client
 	url    string
 	token  string
@@ -123,13 +123,14 @@ func surround(b *testing.B, s *instance.Server, port, balancer string) {
 	}
 }
 
+// newWay pulls an image's manifest from base; dial, if there is one, makes the connections.
 func newWay(b *testing.B, s *instance.Server, base string, dial func(ctx context.Context) (net.Conn, error)) way {
 	b.Helper()
-	c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
-		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-		TLSClientConfig:     &tls.Config{InsecureSkipVerify: true},
-		MaxIdleConnsPerHost: clients,
-	}}
+	t := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: clients}
+	if dial != nil {
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }
+	}
+	c := &http.Client{Timeout: time.Minute, Transport: t}
 	b.Cleanup(c.CloseIdleConnections)
 	if _, err := s.PushImage(registryName, "app", "v1", []byte("cargo")); err != nil {
 		b.Fatal(err)
@@ -138,7 +139,7 @@ func newWay(b *testing.B, s *instance.Server, base string, dial func(ctx context
 	if token == "" {
 		must(b, a, err, http.StatusOK)
 	}
-	return way{s, c, base + "/v2/app/manifests/v1", "Bearer " + token}
+	return way{s.PID(), c, base + "/v2/app/manifests/v1", "Bearer " + token}
 }
 
 // get pulls the manifest once.
@@ -212,7 +213,7 @@ func median(v []float64) float64 {
 // used is the processor time of a server so far.
 func used(b *testing.B, w way) time.Duration {
 	b.Helper()
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.server.PID()))
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.pid))
 	if err != nil {
 		b.Fatal(err)
 	}
