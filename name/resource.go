@@ -76,7 +76,11 @@ func Split(segments []string) (ResourceID, []string, error) {
 // cleanSegment refuses control characters and the characters that would change an id's meaning in a URL.
 func cleanSegment(s string) bool {
 	for _, r := range s {
-		if r < 0x20 || r == 0x7f || strings.ContainsRune(`%?#\"<>`, r) || r == 0xFFFD {
+		switch r {
+		case '%', '?', '#', '\\', '"', '<', '>', 0x7f, 0xFFFD:
+			return false
+		}
+		if r < 0x20 {
 			return false
 		}
 	}

@@ -5,6 +5,7 @@ package server
 import (
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +37,7 @@ func (c *steady) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at, wall := c.passed(), c.wall()
-	gone := at - c.at
+	gone := max(0, at-c.at) // sinceBoot may be nanoseconds off
 	next := c.last.Add(gone)
 	off := wall.Sub(next)
 	switch stepped := off > evenly || off < -evenly; {
@@ -48,17 +49,35 @@ func (c *steady) now() time.Time {
 		c.log.Info("this server's clock is the machine's again")
 	}
 	next = next.Add(max(-gone/2, min(gone/2, off)))
-	c.last, c.at = next, at
+	c.last, c.at = next, c.at+gone
 	return next
 }
 
-// sinceBoot is the time since the machine's start, time asleep included.
+// sample is the time since the machine's start at a moment.
+type sample struct {
+	at   time.Time
+	boot time.Duration
+}
+
+var lately atomic.Pointer[sample]
+
+// fresh is for how long a sample is counted on from: the kernel is asked for the time asleep no more often.
+const fresh = 10 * time.Millisecond
+
+// sinceBoot is the time since the machine's start, time asleep included: within fresh of waking up it may be missing.
 func sinceBoot() time.Duration {
+	if s := lately.Load(); s != nil {
+		if gone := time.Since(s.at); gone < fresh {
+			return s.boot + gone
+		}
+	}
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
 		return time.Since(loaded) // not reached on a kernel of this century
 	}
-	return time.Duration(t.Nano())
+	s := &sample{time.Now(), time.Duration(t.Nano())}
+	lately.Store(s)
+	return s.boot
 }
 
 var loaded = time.Now()

@@ -195,9 +195,12 @@ func (f *front) note(rec *recorder, r *http.Request, peer *network.Peer, took ti
 	if rec.status >= 500 {
 		level = slog.LevelError
 	}
-	f.log.Log(r.Context(), level, "request", "method", r.Method, "host", clip(r.Host), "path", clip(r.URL.Path), "status", rec.status, "bytes", rec.bytes,
-		"ms", took.Milliseconds(), "client", peer.Addr.String(), "zone", peer.Zone.String(), "id", rec.Header().Get("X-Ms-Request-Id"),
-		"correlation", rec.Header().Get("X-Ms-Correlation-Request-Id"), "agent", clip(r.UserAgent()))
+	if !f.log.Enabled(r.Context(), level) {
+		return
+	}
+	f.log.LogAttrs(r.Context(), level, "request", slog.String("method", r.Method), slog.String("host", clip(r.Host)), slog.String("path", clip(r.URL.Path)), slog.Int("status", rec.status),
+		slog.Int64("bytes", rec.bytes), slog.Int64("ms", took.Milliseconds()), slog.String("client", peer.Addr.String()), slog.String("zone", peer.Zone.String()),
+		slog.String("id", rec.Header().Get("X-Ms-Request-Id")), slog.String("correlation", rec.Header().Get("X-Ms-Correlation-Request-Id")), slog.String("agent", clip(r.UserAgent())))
 }
 
 // recorder remembers the status, counts bytes and keeps the pace. It hands on ReadFrom, so that files still leave by sendfile.

@@ -33,7 +33,7 @@ var mutations = []mutation{
 	{egress.Names, "oci/server.go", `{kindAcrTags, "GET", toLook,`, `{kindAcrTags, "GET", toEnter,`, "registry", "TestTokensAndScopeMaps"},
 	{egress.Pull, "identity/acrtoken.go", "	return err == nil && allowsVerb(list, repo, verb), err", "	return err == nil, err", "registry", "TestTokensAndScopeMaps"},
 	{egress.OldToken, "identity/acrtoken.go", "	case !enabled:", "	case !enabled && id == \"\":", "registry", "TestRevokedTokens"},
-	{egress.Diagnostics, "server/front.go", `"agent", clip(r.UserAgent()))`, `"agent", clip(r.UserAgent()), "authorization", r.Header.Get("Authorization"))`,
+	{egress.Diagnostics, "server/front.go", `slog.String("agent", clip(r.UserAgent())))`, `slog.String("agent", clip(r.UserAgent())), slog.String("authorization", r.Header.Get("Authorization")))`,
 		"server", "TestRequestLogKeepsSecretsOut"},
 	{egress.Backup, "egress/judge.go", "		if !r.Exports {\n			return fault.New(fault.ExportsDisabled,\n				\"A backup", "		if !r.Exports && r.ID == \"\" {\n			return fault.New(fault.ExportsDisabled,\n				\"A backup", "test/operate", "TestR18BackupIsSealed"},
 	{egress.AdminUser, "providers/containerregistry/registries/apply.go", "row.AdminEnabled, row.AnonymousPull = p.AdminUserEnabled, p.AnonymousPull",
