@@ -246,6 +246,7 @@ func (k *connection) printDocker() error {
 	k.say("#   sudo mkdir -p /etc/docker/certs.d/%s && sudo cp %s /etc/docker/certs.d/%s/ca.crt", k.login(), quote(k.CAFile), k.login())
 	if k.Proxy != "" {
 		k.say(`#   in /etc/docker/daemon.json: {"proxies": {"https-proxy": "%s", "no-proxy": ""}}, then: sudo systemctl restart docker`, k.Proxy)
+		k.say(`#   (Docker before 23 knows no such key: HTTPS_PROXY=%s in its daemon's environment does the same)`, k.Proxy)
 	}
 	k.export(k.common())
 	k.say("printf %%s %s | docker login --username %s --password-stdin %s", k.secret(), quote(k.ClientID), k.login())
