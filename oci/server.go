@@ -39,6 +39,8 @@ type Options struct {
 	Entered func(row meta.RegistryRow, peer *network.Peer) bool
 	// Throttle bounds requests by the rates that Azure Container Registry documents.
 	Throttle bool
+	// Spool is the directory where large manifests lie, without a name, while they come in; "" is the system's for temporary files.
+	Spool string
 	// Clock is the time of those rates; nil is time.Now.
 	Clock func() time.Time
 	// Refused records what a registry's network rules refused, by the client's address; nil records each by Audit.

@@ -3,15 +3,17 @@
 package oci
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"mime"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/embargo-registry/embargo/fault"
@@ -230,41 +232,86 @@ func (b bodyReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A manifest is taken into memory whole, so those beyond smallManifest, which are rare, wait for one of largeManifests places.
+// A manifest is taken into memory whole, so those beyond smallManifest, which are rare, come to a file first and then wait for one of largeManifests places: who sends slowly holds none.
 const (
 	smallManifest  = 256 << 10
 	largeManifests = 8
 	largeWait      = 10 * time.Second
 )
 
-// manifestBody reads a manifest. done gives its place back. Errors: ManifestInvalid, RequestTooLarge, TooManyRequests.
+// manifestBody reads a manifest. done gives its place back. Errors: ManifestInvalid, RequestTooLarge, TooManyRequests, StorageFull.
 func (x *exchange) manifestBody() (content []byte, done func(), err error) {
 	done = func() {}
-	body := io.LimitReader(x.r.Body, manifestLimit+1)
-	content, err = io.ReadAll(io.LimitReader(body, smallManifest+1))
-	if err == nil && len(content) > smallManifest {
-		wait, cancel := context.WithTimeout(x.r.Context(), largeWait)
-		defer cancel()
-		select {
-		case x.s.large <- struct{}{}:
-			done = func() { <-x.s.large }
-		case <-wait.Done():
-			busy := fault.New(fault.TooManyRequests, "The server takes %d manifests of more than %d bytes at a time, and no place became free. Try again in a moment.", largeManifests, smallManifest)
-			busy.RetryAfter = time.Second
-			return nil, done, busy
-		}
-		whole := bytes.NewBuffer(make([]byte, 0, manifestLimit+bytes.MinRead))
-		_, _ = whole.Write(content) // never fails
-		_, err = whole.ReadFrom(body)
-		content = whole.Bytes()
-	}
+	content, err = io.ReadAll(io.LimitReader(x.r.Body, smallManifest+1))
 	switch {
 	case err != nil:
-		return nil, done, fault.Or(err, fault.New(fault.ManifestInvalid, "The body broke off."))
-	case len(content) > manifestLimit:
-		return nil, done, fault.New(fault.RequestTooLarge, "A manifest has at most %d bytes.", manifestLimit)
+		return nil, done, brokenOff(err)
+	case len(content) <= smallManifest:
+		return content, done, nil
 	}
-	return content, done, nil
+	file, err := x.spool(content)
+	if err != nil {
+		return nil, done, err
+	}
+	defer func() { _ = file.Close() }() // it has no name any more
+	wait, cancel := context.WithTimeout(x.r.Context(), largeWait)
+	defer cancel()
+	select {
+	case x.s.large <- struct{}{}:
+		done = func() { <-x.s.large }
+	case <-wait.Done():
+		busy := fault.New(fault.TooManyRequests, "The server takes %d manifests of more than %d bytes at a time, and no place became free. Try again in a moment.", largeManifests, smallManifest)
+		busy.RetryAfter = time.Second
+		return nil, done, busy
+	}
+	size, err := file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil, done, err
+	}
+	content = make([]byte, size)
+	_, err = file.ReadAt(content, 0)
+	return content, done, err
+}
+
+// spool takes a manifest that begins with start, and whose rest is to come, to a file without a name.
+func (x *exchange) spool(start []byte) (*os.File, error) {
+	begun := len(start) // and start is let go once it is written
+	file, err := os.CreateTemp(x.s.o.Spool, ".manifest-*")
+	if err != nil {
+		return nil, unspooled(err)
+	}
+	err = os.Remove(file.Name())
+	if err == nil {
+		_, err = file.Write(start)
+	}
+	if err != nil {
+		return nil, errors.Join(unspooled(err), file.Close())
+	}
+	n, err := io.Copy(file, io.LimitReader(x.r.Body, int64(manifestLimit+1-begun)))
+	var stored *fs.PathError
+	switch {
+	case errors.As(err, &stored):
+		err = unspooled(err)
+	case err != nil:
+		err = brokenOff(err)
+	case begun+int(n) > manifestLimit:
+		err = fault.New(fault.RequestTooLarge, "A manifest has at most %d bytes.", manifestLimit)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+func brokenOff(err error) error {
+	return fault.Or(err, fault.New(fault.ManifestInvalid, "The body broke off."))
+}
+
+func unspooled(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fault.New(fault.StorageFull, "The disk is full: nothing was stored. Make room and push again.").Because(err)
+	}
+	return err
 }
 
 func (x *exchange) putManifest() error {

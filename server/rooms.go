@@ -152,7 +152,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 		return err
 	}
 	hooks.Handle(r.jobs)
-	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Refused: s.refusedRequest, Entered: r.gate.Entered, Log: s.log, Throttle: s.o.Throttle, Clock: s.o.Clock}); err != nil {
+	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Refused: s.refusedRequest, Entered: r.gate.Entered, Log: s.log, Throttle: s.o.Throttle, Spool: s.o.Data, Clock: s.o.Clock}); err != nil {
 		return err
 	}
 	source := func(req *http.Request) (address, zone string) {
