@@ -47,10 +47,10 @@ const endpointColumns = `id, resource_id, registry, connection, status, descript
 // PutEndpoint writes the row and its addresses, and the projection in the registry's row. It returns the registry's new epoch, 0 where the registry is gone. The caller has locked the
 // registry's row (LockRegistry). Errors: a unique violation when an address is taken in the network.
 func (tx *Tx) PutEndpoint(e Endpoint) (int64, error) {
-	_, err := tx.Exec(`INSERT INTO private_endpoints (`+endpointColumns+`, resource_key) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+	_, err := tx.Exec(`INSERT INTO private_endpoints (`+endpointColumns+`, resource_key, created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
  ON CONFLICT (id) DO UPDATE SET resource_id = excluded.resource_id, connection = excluded.connection, status = excluded.status, description = excluded.description,
   actions = excluded.actions, network = excluded.network, subnet = excluded.subnet, resource_key = excluded.resource_key`,
-		e.ID, e.ResourceID, e.Registry, e.Connection, e.Status, e.Description, e.Actions, e.Network, e.Subnet, strings.ToLower(e.ResourceID))
+		e.ID, e.ResourceID, e.Registry, e.Connection, e.Status, e.Description, e.Actions, e.Network, e.Subnet, strings.ToLower(e.ResourceID), Micros(tx.Now()))
 	if err != nil {
 		return 0, err
 	}
@@ -119,22 +119,24 @@ func (tx *Tx) projectEndpoints(registry string) (int64, error) {
 	return epoch, err
 }
 
-// Endpoints reads all rows in the order of their ARM ids.
-func (tx *Tx) Endpoints() ([]Endpoint, error) { return tx.endpoints(`1 = 1`) }
+// Endpoints reads all rows in the order in which they were made.
+func (tx *Tx) Endpoints() ([]Endpoint, error) {
+	return tx.endpoints(`1 = 1 ORDER BY created_us, id`)
+}
 
 // EndpointsOf reads the rows of a registry, by its identity.
 func (tx *Tx) EndpointsOf(registry string) ([]Endpoint, error) {
-	return tx.endpoints(`registry = $1`, registry)
+	return tx.endpoints(`registry = $1 ORDER BY resource_key`, registry)
 }
 
 // EndpointsIn reads the rows of a network, by its lower-case ARM id.
 func (tx *Tx) EndpointsIn(network string) ([]Endpoint, error) {
-	return tx.endpoints(`network = $1`, network)
+	return tx.endpoints(`network = $1 ORDER BY resource_key`, network)
 }
 
 // EndpointByResource reads the row by ARM id, in any casing. Errors: ErrNotFound.
 func (tx *Tx) EndpointByResource(resourceID string) (Endpoint, error) {
-	all, err := tx.endpoints(`resource_key = $1`, strings.ToLower(resourceID))
+	all, err := tx.endpoints(`resource_key = $1 ORDER BY resource_key`, strings.ToLower(resourceID))
 	if err == nil && len(all) == 0 {
 		err = ErrNotFound
 	}
@@ -145,7 +147,7 @@ func (tx *Tx) EndpointByResource(resourceID string) (Endpoint, error) {
 }
 
 func (tx *Tx) endpoints(where string, args ...any) ([]Endpoint, error) {
-	rows, err := tx.Query(`SELECT `+endpointColumns+` FROM private_endpoints WHERE `+where+` ORDER BY resource_key`, args...)
+	rows, err := tx.Query(`SELECT `+endpointColumns+` FROM private_endpoints WHERE `+where, args...)
 	if err != nil {
 		return nil, err
 	}

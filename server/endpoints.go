@@ -27,7 +27,7 @@ type entrance struct {
 	addresses []meta.EndpointAddress
 }
 
-// entrances are all approved endpoints whose registry is there. They are replaced whole, before the change that made them so is answered.
+// entrances are all approved endpoints whose registry is there, and whose address none that was made before has too. They are replaced whole, before the change that made them so is answered.
 type entrances []entrance
 
 // find is the endpoint that fits; nil when none does.
@@ -64,17 +64,19 @@ func (s *Server) reconcileDoors(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the private endpoints could not be read: %w", err)
 	}
-	s.entrances.Store(&all)
-	want, limits := o.wantedEndpoints(all)
+	clashes := o.clashes(all)
+	open := slices.DeleteFunc(slices.Clone(all), func(e entrance) bool { return clashes[e.zone.Endpoint] != "" })
+	s.entrances.Store(&open)
+	want, limits := o.wantedEndpoints(all, clashes)
 	s.closeEndpoints(func(w wanted) bool { return slices.Contains(want, w) })
-	s.cutEndpoints(o, all)
+	s.cutEndpoints(o, open)
 	for i, w := range want {
 		s.openEndpoint(ctx, w, limits[i])
 	}
 	return nil
 }
 
-// readEntrances reads the approved endpoints of the networks of the configuration, in the order of their ARM ids.
+// readEntrances reads the approved endpoints of the networks of the configuration, in the order in which they were made.
 func (s *Server) readEntrances(ctx context.Context, o Options) (all entrances, err error) {
 	err = s.db.Read(ctx, func(tx *meta.Tx) error {
 		all = entrances{}
@@ -101,9 +103,44 @@ func (s *Server) readEntrances(ctx context.Context, o Options) (all entrances, e
 	return all, err
 }
 
+// clashes are the endpoints, by id, that have an address which one made before them has on the same interface, with the name of that one. They have no door and no name: which of two is served is
+// a matter of the rows, and not of which was opened first.
+func (o *Options) clashes(all entrances) map[string]string {
+	type place struct {
+		e       entrance
+		devices []string
+	}
+	found, held := map[string]string{}, map[string][]place{}
+	for _, e := range all {
+		at := slices.IndexFunc(o.VirtualNetworks, func(v VirtualNetwork) bool { return v.ID == e.network })
+		if at < 0 || o.VirtualNetworks[at].Door != DoorAddress {
+			continue
+		}
+		v := o.VirtualNetworks[at]
+		meets := func(p place) bool {
+			return len(p.devices) == 0 || len(v.Interfaces) == 0 || slices.ContainsFunc(p.devices, func(d string) bool { return slices.Contains(v.Interfaces, d) })
+		}
+		var sockets []string
+		for _, a := range e.addresses {
+			socket := net.JoinHostPort(a.Address.String(), strconv.Itoa(v.Port))
+			sockets = append(sockets, socket)
+			if i := slices.IndexFunc(held[socket], meets); i >= 0 && found[e.zone.Endpoint] == "" {
+				found[e.zone.Endpoint] = held[socket][i].e.zone.Door
+			}
+		}
+		if found[e.zone.Endpoint] != "" {
+			continue
+		}
+		for _, socket := range sockets {
+			held[socket] = append(held[socket], place{e, v.Interfaces})
+		}
+	}
+	return found
+}
+
 // wantedEndpoints are the doors that the endpoints should have, in the order in which they are opened. An address that is bound to interfaces has one more, which takes in what comes in by any other, to
 // refuse it. Among listeners that share an address the kernel takes the newest of IPv4 and the oldest of IPv6, so that one comes first for IPv4 and last for IPv6.
-func (o *Options) wantedEndpoints(all entrances) (want []wanted, limits []network.Limits) {
+func (o *Options) wantedEndpoints(all entrances, clashes map[string]string) (want []wanted, limits []network.Limits) {
 	add := func(w wanted, l network.Limits) {
 		want, limits = append(want, w), append(limits, l)
 	}
@@ -118,7 +155,11 @@ func (o *Options) wantedEndpoints(all entrances) (want []wanted, limits []networ
 		usual := network.Limits{MaxConnections: o.MaxConnections, Clients: v.Clients}
 		for _, a := range e.addresses {
 			w := wanted{door: e.zone.Door, address: net.JoinHostPort(a.Address.String(), strconv.Itoa(v.Port)), registry: e.zone.Registry, endpoint: e.zone.Endpoint,
-				tls: v.TLS, terminated: v.TLSTerminated, shared: len(v.Interfaces) > 0}
+				tls: v.TLS, terminated: v.TLSTerminated, shared: len(v.Interfaces) > 0, clash: clashes[e.zone.Endpoint]}
+			if w.clash != "" {
+				add(w, usual)
+				continue
+			}
 			rest := wanted{door: "address", address: w.address, shared: true, closed: true}
 			switch {
 			case !w.shared:
@@ -184,9 +225,8 @@ func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits) {
 	d := &endpointDoor{want: w}
 	if !w.tls && !w.terminated && !w.closed && !loopback(w.address) {
 		d.err = fmt.Errorf("%s would serve plain HTTP beyond loopback: set tls: true for its virtual network, or tlsTerminated: true if a TLS terminator stands before it", w.address)
-	} else if other := s.taken(w); other != nil {
-		d.err = fmt.Errorf("the address %s is listened on for the private endpoint %s already: give the virtual networks different interfaces, or prefixes that do not overlap",
-			w.address, other.door)
+	} else if w.clash != "" {
+		d.err = fmt.Errorf("the address %s belongs to the private endpoint %s, which was made before: give the virtual networks different interfaces, or prefixes that do not overlap", w.address, w.clash)
 	} else if w.shared && !w.closed && !w.is6() && !slices.ContainsFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want.closed && d.want.address == w.address && d.listener != nil }) {
 		d.err = fmt.Errorf("the address %s can't be listened on for what comes in by other interfaces", w.address)
 	} else {
@@ -218,17 +258,6 @@ func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits) {
 		start(func() error { return d.listener.door.Serve(d.listener.handler) })
 	}
 	s.log.Info("the door of a private endpoint was opened", "endpoint", w.door, "registry", w.registry, "address", w.address, "interface", w.device)
-}
-
-// taken is the door of another endpoint that has the address on the same interface.
-func (s *Server) taken(w wanted) *wanted {
-	for _, d := range s.endpointDoors {
-		o := d.want
-		if d.listener != nil && o.address == w.address && o.endpoint != w.endpoint && !o.closed && !w.closed && (o.device == w.device || o.device == "" || w.device == "") {
-			return &o
-		}
-	}
-	return nil
 }
 
 // retryDoors tries doors again that could not be opened, until ctx ends.

@@ -113,16 +113,21 @@ func (f *front) side(r *http.Request, peer *network.Peer) string {
 	return "data"
 }
 
-// route finds who answers. A private door serves its registry whatever the Host says; on a public one the name decides,
+// route finds who answers. A private listener serves its registry whatever the Host says, and the door of a private endpoint unless it says another registry; on a public one the name decides,
 // and the name in the TLS handshake must stand for the same thing.
 func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer) {
-	if peer.Kind == network.Private {
-		f.data.ServeHTTP(w, r)
-		return
-	}
 	sni := ""
 	if r.TLS != nil {
 		sni = r.TLS.ServerName
+	}
+	if peer.Kind == network.Private {
+		name := f.other(peer, r.Host, sni)
+		if name == "" {
+			f.data.ServeHTTP(w, r)
+			return
+		}
+		f.misdirect(w, peer, network.RegistryHost, fmt.Sprintf("This is a private endpoint of the registry '%s', not of '%s'. Look the name up again.", peer.Registry, clip(name)))
+		return
 	}
 	target, agree := f.hosts.Route(r.Host, sni)
 	why := ""
@@ -140,10 +145,28 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 		f.data.ServeHTTP(w, r)
 		return
 	}
+	f.misdirect(w, peer, target.Role, why)
+}
+
+// other is the name of the registry that a request on the door of a private endpoint asks for, if it is not the endpoint's: the address was another endpoint's before, or a name leads astray. A host
+// that names no registry, such as the address itself, asks for the endpoint's.
+func (f *front) other(peer *network.Peer, names ...string) string {
+	if peer.Endpoint == "" {
+		return ""
+	}
+	for _, n := range names {
+		if t := f.hosts.Lookup(n); t.Registry != "" && t.Registry != strings.ToLower(peer.Registry) {
+			return t.Registry
+		}
+	}
+	return ""
+}
+
+func (f *front) misdirect(w http.ResponseWriter, peer *network.Peer, role network.Role, why string) {
 	if f.misdirected != nil {
 		f.misdirected(peer, why)
 	}
-	refuse(w, target.Role, fault.New(fault.MisdirectedRequest, "%s", why))
+	refuse(w, role, fault.New(fault.MisdirectedRequest, "%s", why))
 }
 
 // refuse answers what no protocol has got to see yet, in the envelope of the one that the host belongs to.

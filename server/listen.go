@@ -54,6 +54,7 @@ type wanted struct {
 	shared     bool   // others listen on the address by other interfaces
 	closed     bool   // it takes in what no interface fits, and refuses it
 	last       bool   // it must be newer than those that share its address
+	clash      string // the private endpoint, made before, that has the address: this one has no door
 }
 
 // is6 reports whether the address to listen on is of IPv6.

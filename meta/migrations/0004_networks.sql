@@ -15,6 +15,7 @@ CREATE TABLE private_endpoints (
     actions       TEXT NOT NULL,
     network       TEXT NOT NULL,
     subnet        TEXT NOT NULL,
+    created_us    BIGINT NOT NULL,
     UNIQUE (registry, connection)
 );
 CREATE TABLE private_addresses (

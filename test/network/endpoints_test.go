@@ -172,17 +172,43 @@ virtualNetworks:
 		t.Error("a client that is not listed was answered", got)
 	}
 
-	// Another endpoint at the same address has no door, and that takes nothing down.
-	h.put("others", "pe2", vnet2, meta.EndpointApproved, "127.20.0.4")
-	if got := exchange("127.0.0.1", at, ping("factory")); got != http.StatusUnauthorized {
-		t.Errorf("the first endpoint answers %d", got)
+	// The door of an endpoint is asked for its registry, or for none by name.
+	if got := exchange("127.0.0.1", at, ping("factory.azurecr.localhost")); got != http.StatusUnauthorized {
+		t.Errorf("asked by its name it answers %d", got)
 	}
-	if a := h.admin("/readyz"); a.StatusCode != http.StatusOK || !strings.Contains(a.body, "pe2") || !strings.Contains(a.body, "pe1 already") && !strings.Contains(a.body, "listened on") {
-		t.Errorf("readiness says %d %s", a.StatusCode, a.body)
+	if got := exchange("127.0.0.1", at, ping("others.azurecr.localhost")); got != http.StatusMisdirectedRequest {
+		t.Errorf("asked for another registry it answers %d", got)
 	}
-	if a := h.admin("/metrics"); !strings.Contains(a.body, `embargo_endpoint_doors{state="failed"} 1`) || !strings.Contains(a.body, `embargo_endpoint_doors{state="open"} 2`) {
-		t.Error("the metrics do not count the doors")
+
+	// Another endpoint at the same address has no door, whatever its name, also after a restart and when the first was away for a while; that takes nothing down.
+	h.put("others", "later", vnet2, meta.EndpointApproved, "127.20.0.4")
+	first := func(when string) {
+		t.Helper()
+		if got := exchange("127.0.0.1", at, ping("factory.azurecr.localhost")); got != http.StatusUnauthorized {
+			t.Errorf("%s the first endpoint answers %d", when, got)
+		}
+		if a := h.admin("/readyz"); a.StatusCode != http.StatusOK || !strings.Contains(a.body, "private endpoint later: ") || !strings.Contains(a.body, "private endpoint pe1, which was made before") {
+			t.Errorf("%s readiness says %d %s", when, a.StatusCode, a.body)
+		}
+		if a := h.admin("/metrics"); !strings.Contains(a.body, `embargo_endpoint_doors{state="failed"} 1`) || !strings.Contains(a.body, `embargo_endpoint_doors{state="open"} 2`) {
+			t.Errorf("%s the metrics do not count the doors", when)
+		}
 	}
+	first("beside the second")
+	if err := h.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	h.Start()
+	first("after a restart")
+	h.put("factory", "pe1", vnet, meta.EndpointRejected, "127.20.0.4", "127.20.0.5")
+	if got := exchange("127.0.0.1", at, ping("factory.azurecr.localhost")); got != http.StatusMisdirectedRequest {
+		t.Errorf("what has the first one's address now answers for its registry: %d", got)
+	}
+	if got := exchange("127.0.0.1", at, ping("others.azurecr.localhost")); got != http.StatusUnauthorized {
+		t.Errorf("once the first is rejected the second answers %d", got)
+	}
+	h.put("factory", "pe1", vnet, meta.EndpointApproved, "127.20.0.4", "127.20.0.5")
+	first("approved again")
 
 	for _, end := range []func(){
 		func() { h.put("factory", "pe1", vnet, meta.EndpointRejected, "127.20.0.4") },
