@@ -98,8 +98,8 @@ type ward struct {
 	idle  *sync.Cond
 	epoch int64
 	flows map[*Flow]struct{}
-	// peers are the live connections that have been let in to the registry, with the content that was last asked for there.
-	peers   map[*network.Peer]Ask
+	// entered are the live connections that have been let in to the registry.
+	entered map[connection]map[caller]Ask
 	sweepAt int
 }
 
@@ -343,7 +343,7 @@ func (g *Gate) ward(registry string) *ward {
 	defer g.mu.Unlock()
 	w, ok := g.wards[registry]
 	if !ok {
-		w = &ward{flows: map[*Flow]struct{}{}, peers: map[*network.Peer]Ask{}}
+		w = &ward{flows: map[*Flow]struct{}{}, entered: map[connection]map[caller]Ask{}}
 		w.idle = sync.NewCond(&w.mu)
 		g.wards[registry] = w
 	}

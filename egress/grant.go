@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -193,20 +194,61 @@ func (f *Flow) Close(complete bool) {
 	f.g.gate.audit.Note(r)
 }
 
-// remember notes a connection that content leaves on. The caller holds the lock. Closed connections are swept out as the map grows,
-// so it stays within twice the live ones.
-func (w *ward) remember(p *network.Peer, a Ask) {
-	if len(w.peers) >= w.sweepAt {
-		for old := range w.peers {
-			select {
-			case <-old.Gone():
-				delete(w.peers, old)
-			default:
-			}
-		}
-		w.sweepAt = 2*len(w.peers) + 64
+// connection tells connections apart; a peer without one is its own.
+type connection any
+
+func connectionOf(p *network.Peer) connection {
+	if gone := p.Gone(); gone != nil {
+		return gone
 	}
-	w.peers[p] = a
+	return p
+}
+
+// caller tells apart for whom a connection asks: one, or the many that a trusted proxy speaks for.
+type caller struct {
+	address netip.Addr
+	zone    network.Zone
+}
+
+// callersKept is how many callers of one connection are remembered. Further ones count as one without an address, whom no IP rule lets in.
+const callersKept = 256
+
+// remember notes a connection, with the content that was last asked for there by each caller. The caller holds the lock. Closed connections are swept out as the map grows, so it stays within twice
+// the live ones.
+func (w *ward) remember(p *network.Peer, a Ask) {
+	key, who := connectionOf(p), caller{p.Addr.Addr(), p.Zone}
+	asks := w.entered[key]
+	if asks == nil {
+		if len(w.entered) >= w.sweepAt {
+			for old := range w.entered {
+				if closed(old) {
+					delete(w.entered, old)
+				}
+			}
+			w.sweepAt = 2*len(w.entered) + 64
+		}
+		asks = map[caller]Ask{}
+		w.entered[key] = asks
+	}
+	if _, known := asks[who]; !known && len(asks) >= callersKept {
+		nobody := *p
+		nobody.Addr = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+		who.address, a.Peer = nobody.Addr.Addr(), &nobody
+	}
+	asks[who] = a
+}
+
+func closed(c connection) bool {
+	gone, has := c.(<-chan struct{})
+	if !has {
+		return false
+	}
+	select {
+	case <-gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // Entered notes a connection on which the network has let in a request for the registry, so that a fence resets it, whatever is under way there, when the policy lets it in no longer. False: the policy has
@@ -218,7 +260,7 @@ func (g *Gate) Entered(row meta.RegistryRow, p *network.Peer) bool {
 	if row.Epoch < w.epoch {
 		return false
 	}
-	if _, known := w.peers[p]; !known {
+	if _, known := w.entered[connectionOf(p)][caller{p.Addr.Addr(), p.Zone}]; !known {
 		w.remember(p, Ask{Route: Pull, Registry: row.ID, Peer: p})
 	}
 	return true
@@ -236,9 +278,15 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 	if epoch > w.epoch {
 		w.epoch = epoch
 	}
-	asks := make(map[*network.Peer]Ask, len(w.peers))
-	for p, a := range w.peers {
-		asks[p] = a
+	asks := make([]Ask, 0, len(w.entered))
+	for c, of := range w.entered {
+		if closed(c) {
+			delete(w.entered, c)
+			continue
+		}
+		for _, a := range of {
+			asks = append(asks, a)
+		}
 	}
 	flows := make([]*Flow, 0, len(w.flows))
 	for f := range w.flows {
@@ -247,7 +295,7 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 	w.mu.Unlock()
 
 	verdicts := map[*Flow]error{}
-	cut := map[*network.Peer]error{}
+	cut := map[connection]cutOff{}
 	exports := false
 	err := g.db.Read(ctx, func(tx *meta.Tx) error {
 		clear(verdicts)
@@ -260,9 +308,9 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 		for _, f := range flows {
 			verdicts[f] = judge(tx, row, f.g.ask)
 		}
-		for p, a := range asks {
+		for _, a := range asks {
 			if err := judge(tx, row, a); err != nil {
-				cut[p] = err
+				cut[connectionOf(a.Peer)] = cutOff{a.Peer, err}
 			}
 		}
 		return nil
@@ -273,8 +321,8 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 		for _, f := range flows {
 			verdicts[f] = gone
 		}
-		for p := range asks {
-			cut[p] = gone
+		for _, a := range asks {
+			cut[connectionOf(a.Peer)] = cutOff{a.Peer, gone}
 		}
 	}
 	if !exports { // from now on nothing goes before its record is durable
@@ -319,12 +367,18 @@ func (g *Gate) fenceBackups(ctx context.Context) error {
 			verdicts[f] = fault.New(fault.Denied, "The registries' policies can't be read any more, so the backup is stopped.").Because(err)
 		}
 	}
-	g.stop(w, 0, verdicts, map[*network.Peer]error{})
+	g.stop(w, 0, verdicts, map[connection]cutOff{})
 	return g.settle(w, verdicts)
 }
 
+// cutOff is a connection that is reset, and why.
+type cutOff struct {
+	peer *network.Peer
+	why  error
+}
+
 // stop marks each flow with its verdict and resets the connections that are refused.
-func (g *Gate) stop(w *ward, epoch int64, verdicts map[*Flow]error, cut map[*network.Peer]error) {
+func (g *Gate) stop(w *ward, epoch int64, verdicts map[*Flow]error, cut map[connection]cutOff) {
 	w.mu.Lock()
 	for f, verdict := range verdicts {
 		if verdict != nil {
@@ -332,17 +386,19 @@ func (g *Gate) stop(w *ward, epoch int64, verdicts map[*Flow]error, cut map[*net
 			if f.abort != nil {
 				f.abort(verdict)
 			}
-			if f.g.ask.Peer != nil {
-				cut[f.g.ask.Peer] = verdict
+			if p := f.g.ask.Peer; p != nil {
+				cut[connectionOf(p)] = cutOff{p, verdict}
 			}
 		} else if f.epoch < epoch {
 			f.epoch = epoch
 		}
 	}
 	w.mu.Unlock()
-	for p, why := range cut {
-		g.log.Info("connection reset by a policy change", "peer", p.Addr.String(), "zone", p.Zone.String(), "why", why.Error())
-		p.Reset()
+	for _, c := range cut {
+		c.peer.Reset()
+	}
+	for _, c := range cut {
+		g.log.Info("connection reset by a policy change", "peer", c.peer.Addr.String(), "zone", c.peer.Zone.String(), "why", c.why.Error())
 	}
 }
 

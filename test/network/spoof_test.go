@@ -89,3 +89,36 @@ func (h *house) status(from, address, first, request string) int {
 	_, _ = io.WriteString(s, request)
 	return answer(bufio.NewReader(s))
 }
+
+// However many callers a trusted proxy speaks for on one connection, a change of policy that lets them in no longer resets it, once, and without much ado.
+func TestManyCallersOfAProxy(t *testing.T) {
+	h := newHouse(t, "logLevel: info\ntrustedProxies: [127.0.0.6]\n")
+	h.CreateRegistry("factory", nil)
+	c, err := dial("127.0.0.6", h.Listening(t).Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	s := tls.Client(c, &tls.Config{ServerName: "factory.azurecr.localhost", InsecureSkipVerify: true})
+	in := bufio.NewReader(s)
+	for n := range 2000 { // each twice, with many between
+		_, _ = fmt.Fprintf(s, "GET /v2/ HTTP/1.1\r\nHost: factory.azurecr.localhost\r\nX-Forwarded-For: 2001:db8::%x\r\n\r\n", n%1000)
+		if got := answer(in); got != http.StatusUnauthorized {
+			t.Fatalf("caller %d: %d", n, got)
+		}
+	}
+	h.Lock("factory")
+	if _, err := in.ReadByte(); err == nil {
+		t.Error("the connection stands after the public side was closed")
+	}
+	const line = "connection reset by a policy change"
+	if n := strings.Count(h.Log(), line); n != 1 {
+		t.Errorf("%d connections were reset", n)
+	}
+	if a := h.Patch("factory", instance.J{"adminUserEnabled": true}); a.Status != http.StatusOK {
+		t.Fatal(a)
+	}
+	if n := strings.Count(h.Log(), line); n != 1 {
+		t.Errorf("after a second change %d connections were reset", n)
+	}
+}
