@@ -295,8 +295,7 @@ func (g *Gate) record(row meta.RegistryRow, a Ask, outcome audit.Outcome, refusa
 		r.Source.Address, r.Source.Zone = a.Peer.Addr.String(), a.Peer.Zone.String()
 	}
 	if refusal != nil {
-		f := fault.From(refusal)
-		r.Rule, r.Reason = ruleOf(f), f.Message
+		r.Rule, r.Reason = ruleOf(refusal), fault.From(refusal).Message
 	}
 	return r
 }
@@ -322,7 +321,12 @@ func action(r Route) string {
 	return "Microsoft.ContainerRegistry/registries/pull/read"
 }
 
-func ruleOf(f *fault.Fault) string {
+func ruleOf(err error) string {
+	var by network.Refusal
+	if errors.As(err, &by) {
+		return string(by)
+	}
+	f := fault.From(err)
 	switch f.Kind {
 	case fault.FirewallDenied:
 		return "publicNetworkAccess"

@@ -157,12 +157,12 @@ func TestRules(t *testing.T) {
 		}{
 			{"a public pull of an open registry", nil, nil, pull(public), "", 0},
 			{"a public pull while public access is disabled", func(r *meta.RegistryRow) { r.PublicAccess = false }, nil, pull(public), "publicNetworkAccess", fault.FirewallDenied},
-			{"a public pull from an address that no rule names", func(r *meta.RegistryRow) { r.DefaultDeny = true }, nil, pull(public), "publicNetworkAccess", fault.FirewallDenied},
+			{"a public pull from an address that no rule names", func(r *meta.RegistryRow) { r.DefaultDeny = true }, nil, pull(public), "networkRuleSet.ipRules", fault.FirewallDenied},
 			{"a public pull from an address that a rule names", func(r *meta.RegistryRow) {
 				r.DefaultDeny, r.IPRules = true, meta.NewRanges(netip.MustParsePrefix("203.0.113.0/24"))
 			}, nil, pull(public), "", 0},
 			{"a private pull of a shut registry", shut, nil, pull(private), "", 0},
-			{"a private pull through another registry's door", nil, nil, egress.Ask{Route: egress.Pull, Registry: "id-two", Repository: "app", Digest: content, Caller: puller, Peer: private}, "publicNetworkAccess", fault.FirewallDenied},
+			{"a private pull through another registry's door", nil, nil, egress.Ask{Route: egress.Pull, Registry: "id-two", Repository: "app", Digest: content, Caller: puller, Peer: private}, "privateEndpointConnections", fault.FirewallDenied},
 			{"a pull without a connection", nil, nil, pull(nil), "Denied", fault.Denied},
 			{"an import of an open registry", nil, nil, transfer("two"), "", 0},
 			{"an import while exports are disabled", shut, nil, transfer("two"), "exportPolicy", fault.ExportsDisabled},

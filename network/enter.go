@@ -34,16 +34,32 @@ func Enter(row meta.RegistryRow, p *Peer) error {
 			return nil
 		}
 	}
-	return denied(p)
+	return denied(row, p)
 }
 
-func denied(p *Peer) error {
+// Refusal is the rule that let a connection in no further, as the cause of the fault: "publicNetworkAccess", "networkRuleSet.ipRules" or "privateEndpointConnections". It is for records; the client is not
+// told.
+type Refusal string
+
+func (r Refusal) Error() string { return "refused by " + string(r) }
+
+func refusal(row meta.RegistryRow, p *Peer) Refusal {
+	switch {
+	case p.Kind == Private:
+		return "privateEndpointConnections"
+	case p.Kind == Public && row.PublicAccess:
+		return "networkRuleSet.ipRules"
+	}
+	return "publicNetworkAccess"
+}
+
+func denied(row meta.RegistryRow, p *Peer) error {
 	ip := "unknown"
 	if p.Addr.IsValid() {
 		ip = p.Addr.Addr().Unmap().WithZone("").String()
 	}
 	return fault.New(fault.FirewallDenied,
-		"client with IP '%s' is not allowed access. Refer https://aka.ms/acr/firewall to grant access.", ip)
+		"client with IP '%s' is not allowed access. Refer https://aka.ms/acr/firewall to grant access.", ip).Because(refusal(row, p))
 }
 
 // listed compares as the address family of the client: a rule written in IPv4-mapped form means the IPv4 range.

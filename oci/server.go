@@ -232,7 +232,9 @@ func (x *exchange) serve() error {
 		return err
 	case denied != nil:
 		// It never got as far as the gate.
-		x.s.o.Refused(peer.Addr.Addr().String(), x.refused(row.right, "R2", "publicNetworkAccess", fault.From(denied).Message))
+		var by network.Refusal
+		_ = errors.As(denied, &by) // Enter names it
+		x.s.o.Refused(peer.Addr.Addr().String(), x.refused(row.right, "R2", string(by), fault.From(denied).Message))
 		return denied
 	case fault.Is(malformed, fault.TagInvalid) && x.r.Method != http.MethodPut:
 		// What can't be a tag is not there: that is how the protocol says it to a reader.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -225,6 +226,9 @@ func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits) {
 	d := &endpointDoor{want: w}
 	if !w.tls && !w.terminated && !w.closed && !loopback(w.address) {
 		d.err = fmt.Errorf("%s would serve plain HTTP beyond loopback: set tls: true for its virtual network, or tlsTerminated: true if a TLS terminator stands before it", w.address)
+	} else if where := outside(w); where != "" && len(l.Clients) == 0 {
+		d.err = fmt.Errorf("%s is the machine's own address on %s, and its virtual network names neither interfaces nor clients: whoever reaches the machine would be inside. Name the interface, or the clients, of the virtual network",
+			w.address, where)
 	} else if w.clash != "" {
 		d.err = fmt.Errorf("the address %s belongs to the private endpoint %s, which was made before: give the virtual networks different interfaces, or prefixes that do not overlap", w.address, w.clash)
 	} else if w.shared && !w.closed && !w.is6() && !slices.ContainsFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want.closed && d.want.address == w.address && d.listener != nil }) {
@@ -258,6 +262,30 @@ func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits) {
 		start(func() error { return d.listener.door.Serve(d.listener.handler) })
 	}
 	s.log.Info("the door of a private endpoint was opened", "endpoint", w.door, "registry", w.registry, "address", w.address, "interface", w.device)
+}
+
+// outside is the network interface that has the address of a door that is bound to none; "" where it is loopback's, or nobody's.
+func outside(w wanted) string {
+	host, _, err := net.SplitHostPort(w.address)
+	if err != nil || w.device != "" || w.closed || loopback(w.address) {
+		return ""
+	}
+	all, err := net.Interfaces()
+	if err != nil {
+		return ""
+	}
+	for _, i := range all {
+		addresses, err := i.Addrs()
+		if err != nil || i.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		for _, a := range addresses {
+			if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Unmap().WithZone("").String() == host {
+				return i.Name
+			}
+		}
+	}
+	return ""
 }
 
 // retryDoors tries doors again that could not be opened, until ctx ends.

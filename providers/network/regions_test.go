@@ -93,6 +93,8 @@ func TestRegions(t *testing.T) {
 		if now := b.row(t); now.Epoch != row.Epoch {
 			t.Errorf("a region raised the epoch from %d to %d", row.Epoch, now.Epoch)
 		}
+		b.Must(t, 201, "PUT", links+"/"+b.endpoint(t, "one").Connection+acr, `{"properties":{"privateLinkServiceConnectionState":{"status":"Approved","description":"seen","actionsRequired":"None"}}}`)
+		asks("approved again", "[Recreate]")
 		b.Must(t, 200, "DELETE", registry+"/replications/eastus"+acr, "")
 		asks("with one of them", "[Recreate]")
 		b.Must(t, 200, "DELETE", registry+"/replications/europe"+acr, "")

@@ -91,7 +91,8 @@ func TestNamespaces(t *testing.T) {
 	h := newHouse(t, fmt.Sprintf(`
 virtualNetworks:
   - {id: %s, door: address, port: 5443, interfaces: [%s, %s], clients: [10.247.31.0/24, "fd00:10:247:31::/64"]}
-`, vnet, near, late))
+  - {id: %s, door: address, port: 5444}
+`, vnet, near, late, vnet2))
 	h.CreateRegistry("factory", nil)
 	if _, err := h.PushImage("factory", "app", "v1", []byte("a layer")); err != nil {
 		t.Fatal(err)
@@ -143,5 +144,14 @@ virtualNetworks:
 	}
 	if out, err := in(t, outside, inspect...); err == nil {
 		t.Errorf("skopeo outside: %s", out)
+	}
+	// An endpoint that is given an address of the machine itself, in a network that names nobody, is no door to the outside.
+	h.put("factory", "own", vnet2, meta.EndpointApproved, "10.247.32.1")
+	if a := h.admin("/readyz"); !strings.Contains(a.body, "the machine's own address on "+far) {
+		t.Errorf("readiness says %s", a.body)
+	}
+	curl[len(curl)-1] = "https://10.247.32.1:5444/v2/"
+	if out, err := in(t, outside, curl...); err == nil || out != "000" {
+		t.Errorf("outside, by an endpoint with the machine's own address: %q, %v", out, err)
 	}
 }

@@ -138,13 +138,11 @@ func (k kind) apply(tx *arm.Tx, c arm.Change[connections.Connection]) error {
 		e.Status, e.Description = meta.EndpointDisconnected, "The connection was deleted by an administrator of the registry."
 	} else {
 		l := &c.Want.Properties.Link
-		if l.Actions != "Recreate" {
-			l.Actions = "None"
-		}
-		if e.Status == l.Status && e.Description == l.Description && e.Actions == l.Actions {
+		l.Actions = e.Actions // what is to be done is known by the endpoint's addresses, and not by who approves it
+		if e.Status == l.Status && e.Description == l.Description {
 			return settle(c, row, e)
 		}
-		e.Status, e.Description, e.Actions = l.Status, l.Description, l.Actions
+		e.Status, e.Description = l.Status, l.Description
 	}
 	epoch, err := m.PutEndpoint(e)
 	if err != nil {
