@@ -541,8 +541,10 @@ func (c *closed) reuse(t *testing.T, plain, aws string) {
 		t.Errorf("a name that is gone is answered %q", got)
 	}
 	c.put("others", "pe3", vnet, meta.EndpointApproved, "127.20.1.4")
-	if got := c.raw("127.0.0.1", c.address, "", plain); status(got) != "401" || strings.Contains(got, c.secret) {
-		t.Errorf("the next endpoint at the address answers %.200q", got)
+	for ask, want := range map[string]string{plain: "421", plainIn("others.azurecr.localhost"): "401"} {
+		if got := c.raw("127.0.0.1", c.address, "", ask); status(got) != want || strings.Contains(got, c.secret) {
+			t.Errorf("the next endpoint at the address answers %.200q, want %s", got, want)
+		}
 	}
 }
 
