@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -113,6 +114,11 @@ func (o DoorOptions) complete(address string) (DoorOptions, error) {
 		o.TLS = o.TLS.Clone() // net/http completes the configuration it is given, each door its own
 	}
 	return o, nil
+}
+
+// OnInterface makes a socket hear of what comes in by one network interface alone, whatever its protocol ("": by any). It is the Control of a net.ListenConfig.
+func OnInterface(name string) func(network, address string, raw syscall.RawConn) error {
+	return DoorOptions{Interface: name}.control
 }
 
 // Door is one listener with its zone. Connections are told apart by the socket that accepted them and by nothing else.

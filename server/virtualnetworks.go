@@ -54,6 +54,14 @@ func (v VirtualNetwork) name() string { return lastSegment(v.ID) }
 
 func lastSegment(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
 
+// virtualNetwork is the network of that ARM id, in lower case; nil when it is not listed.
+func (o *Options) virtualNetwork(id string) *VirtualNetwork {
+	if at := slices.IndexFunc(o.VirtualNetworks, func(v VirtualNetwork) bool { return v.ID == id }); at >= 0 {
+		return &o.VirtualNetworks[at]
+	}
+	return nil
+}
+
 // completeNetworks checks the virtual networks and fills in what is left out. The options keep none of the caller's slices.
 func (o *Options) completeNetworks() error {
 	o.VirtualNetworks = slices.Clone(o.VirtualNetworks)

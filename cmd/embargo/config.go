@@ -168,7 +168,7 @@ func keys() []key {
 			put: rows(putNetworks)},
 		{name: "dns", unit: "{listen, public, networks: list of {network, listen}, ttl}",
 			doc: "A small DNS server for the names of registries, over UDP and TCP. At `listen` everybody gets the addresses `public` for a registry that is there (none: NXDOMAIN). At the resolver address of a virtual network (`network` is its ARM id, listed in virtualNetworks) " +
-				"the names of a registry with an approved endpoint there get the endpoint's addresses. It offers no recursion and no zone transfer. `ttl` (10s) is how long an answer may be kept.",
+				"the names of a registry with an approved endpoint there get the endpoint's addresses; it hears the `interfaces` of the network alone, and tells who is not among its `clients` what `listen` would (REFUSED without). It offers no recursion and no zone transfer. `ttl` (10s) is how long an answer may be kept.",
 			put: rows1(putDNS)},
 		{name: "trustedProxies", flag: "trusted-proxies", unit: "addresses and CIDR ranges", list: true,
 			doc: "Reverse proxies before the public listener whose X-Forwarded-For says who the caller is, in logs, records and IP rules. It never changes from which side a connection comes. Of a header that can't be read nobody is taken: such a caller is `::`, whom no IP rule admits. Empty: nobody's counts.",
