@@ -249,12 +249,14 @@ func (r *resolver) answer(ctx context.Context, q *dns.Msg, client net.Addr) *dns
 }
 
 // look finds the addresses of a name: inside a virtual network those of its endpoint, elsewhere the public ones. exists says that the name is there, be it without an
-// address.
+// address. A registry may be called privatelink: its name is also above others.
 func (r *resolver) look(ctx context.Context, inside bool, name string) (addresses []netip.Addr, exists bool, err error) {
-	if r.s.above(name) {
-		return nil, true, nil
-	}
-	t := r.s.hosts.Lookup(name)
+	addresses, exists, err = r.registry(ctx, inside, r.s.hosts.Lookup(name))
+	return addresses, exists || r.s.above(name), err
+}
+
+// registry is look for a name of a registry.
+func (r *resolver) registry(ctx context.Context, inside bool, t network.Target) (addresses []netip.Addr, exists bool, err error) {
 	if t.Registry == "" {
 		return nil, false, nil
 	}
