@@ -15,8 +15,12 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/embargo-registry/embargo/arm"
+	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/network"
+	"github.com/embargo-registry/embargo/providers/containerregistry/registries"
 )
 
 // DNS says how the installation answers for its names itself. The zero value answers nowhere.
@@ -260,11 +264,16 @@ func (r *resolver) registry(ctx context.Context, inside bool, t network.Target) 
 	if t.Registry == "" {
 		return nil, false, nil
 	}
+	if t.Role == network.DataHost {
+		if there, err := r.s.hasRegion(ctx, t); err != nil || !there {
+			return nil, false, err
+		}
+	}
 	if inside {
 		if e := r.s.entrances.Load().find(func(e entrance) bool { return e.network == r.network && e.zone.Registry == t.Registry }); e != nil {
 			member := "registry"
 			if t.Role == network.DataHost {
-				member = "registry_data_" + t.Region
+				member = dataMember(t.Region)
 			}
 			for _, a := range e.addresses {
 				if a.Member == member {
@@ -287,6 +296,30 @@ func (r *resolver) registry(ctx context.Context, inside bool, t network.Target) 
 	}
 	return public, err == nil, err
 }
+
+// hasRegion reports whether there is a registry of the target's name that has the target's region: as its home, or by a replication.
+func (s *Server) hasRegion(ctx context.Context, t network.Target) (there bool, err error) {
+	err = s.rooms.engine.Read(ctx, identity.Caller{}, func(tx *arm.Tx) error {
+		there = false
+		row, err := tx.Meta().RegistryByName(t.Registry)
+		if errors.Is(err, meta.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		id, err := name.ParseResourceID(row.ResourceID)
+		if err != nil {
+			return err
+		}
+		there = slices.Contains(registries.Members(tx.World(), id, row.Location), dataMember(t.Region))
+		return nil
+	})
+	return there, err
+}
+
+// dataMember is the member of a private endpoint that a region's data endpoint is.
+func dataMember(region string) string { return "registry_data_" + region }
 
 // above reports whether a name has names of registries below it and nothing else: the suffix, and [REGION.]data and privatelink under it. It is there, without addresses: a resolver that asks label by label
 // would take its absence for that of all below it (RFC 8020).
