@@ -3,9 +3,11 @@
 package server
 
 import (
+	"net"
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -79,6 +81,24 @@ func (o *Options) completeNetworks() error {
 	for _, p := range o.TrustedProxies {
 		if p.Bits() == 0 {
 			return option("trustedProxies", "%s is every address: a proxy that everyone may be is none", p)
+		}
+	}
+	return o.addressable()
+}
+
+// addressable refuses a listener that takes every address at the port of a network with address doors: none of them could be opened.
+func (o *Options) addressable() error {
+	all, _ := o.wanted()
+	for _, w := range all {
+		host, port, err := net.SplitHostPort(w.address)
+		if a, bad := netip.ParseAddr(host); err != nil || host != "" && (bad != nil || !a.Unmap().IsUnspecified()) {
+			continue
+		}
+		for i, v := range o.VirtualNetworks {
+			if v.Door == DoorAddress && port == strconv.Itoa(v.Port) {
+				return option(networksKey, "entry %d: port: %d is taken at every address by the listener %s (%s), so no endpoint of the network could have a door: give the listener an address of its own, or the network another port",
+					i+1, v.Port, w.address, key(w))
+			}
 		}
 	}
 	return nil
