@@ -89,7 +89,7 @@ type DoorOptions struct {
 	// Free lets the address be one that this machine does not have yet (IP_FREEBIND); Shared lets doors that differ in their interface listen at one address.
 	Free, Shared bool
 	// Refused hears of each connection that is closed before it is served, with its client's address and the reason: "limit", "client" (not among the clients), "interface"
-	// (a closed door), "proxy-source", "proxy-header", "proxy-slots", "connect". Nil: nobody listens.
+	// (a closed door), "host" (the name in the TLS handshake), "proxy-source", "proxy-header", "proxy-slots", "connect". Nil: nobody listens.
 	Refused func(z Zone, client netip.AddrPort, reason string)
 }
 
