@@ -264,7 +264,27 @@ func TestNetworksConfig(t *testing.T) {
 	if wrong := h.Configure(right); wrong != "" {
 		t.Error(wrong)
 	}
-	if _, errs, err := h.Run(t.Context(), "config", "check", "--config", h.Config, "--data", h.Data); err != nil {
-		t.Error(errs)
+	if _, errs, err := h.Run(t.Context(), "config", "check", "--config", h.Config, "--data", h.Data); err != nil || errs != "" {
+		t.Error(err, errs)
+	}
+	// What is right and seldom meant is warned of: a door that whoever routes to it is inside by.
+	for what, c := range map[string]struct{ config, says string }{
+		"a listener beyond loopback":            {"privateListeners: [{address: \"10.0.0.5:443\", registry: factory}]\n", "privateListeners: entry 1: without clients"},
+		"a listener beyond loopback for some":   {"privateListeners: [{address: \"10.0.0.5:443\", registry: factory, clients: [10.0.0.0/24]}]\n", ""},
+		"a listener on loopback":                {"privateListeners: [{address: \"127.0.0.5:443\", registry: factory}]\n", ""},
+		"a network without interfaces and such": {network("door: address"), "virtualNetworks: entry 1: without interfaces and clients"},
+		"a network without interfaces":          {network("door: address, clients: [10.0.0.0/24]"), ""},
+		"a network without clients":             {network("door: address, interfaces: [eth1]"), ""},
+		"a network that has no door by address": {network("proxyListen: \"" + free + "\""), ""},
+	} {
+		h.write(base + c.config)
+		want := ""
+		if c.says != "" {
+			want = "warning: " + h.Config + ":2: " + c.says
+		}
+		out, errs, err := h.Run(t.Context(), "config", "check", "--config", h.Config, "--data", h.Data)
+		if err != nil || !strings.Contains(out, "is good") || !strings.HasPrefix(errs, want) || (want == "") != (errs == "") {
+			t.Errorf("%s: config check says %v %s%s, want %q", what, err, out, errs, want)
+		}
 	}
 }
