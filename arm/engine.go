@@ -149,7 +149,11 @@ func (e *Engine) Write(ctx context.Context, c identity.Caller, correlation strin
 // Read runs fn in one read transaction as a caller.
 func (e *Engine) Read(ctx context.Context, c identity.Caller, fn func(tx *Tx) error) error {
 	return e.o.DB.Read(ctx, func(m *meta.Tx) error {
-		return fn(e.newTx(m, Request{Method: http.MethodGet, Caller: c, Now: m.Now()}))
+		tx := e.newTx(m, Request{Method: http.MethodGet, Caller: c, Now: m.Now()})
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return tx.world.src.err
 	})
 }
 

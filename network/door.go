@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -88,7 +89,7 @@ type DoorOptions struct {
 	// Free lets the address be one that this machine does not have yet (IP_FREEBIND); Shared lets doors that differ in their interface listen at one address.
 	Free, Shared bool
 	// Refused hears of each connection that is closed before it is served, with its client's address and the reason: "limit", "client" (not among the clients), "interface"
-	// (a closed door), "proxy-source", "proxy-header", "proxy-slots", "connect". Nil: nobody listens.
+	// (a closed door), "host" (the name in the TLS handshake), "proxy-source", "proxy-header", "proxy-slots", "connect". Nil: nobody listens.
 	Refused func(z Zone, client netip.AddrPort, reason string)
 }
 
@@ -113,6 +114,11 @@ func (o DoorOptions) complete(address string) (DoorOptions, error) {
 		o.TLS = o.TLS.Clone() // net/http completes the configuration it is given, each door its own
 	}
 	return o, nil
+}
+
+// OnInterface makes a socket hear of what comes in by one network interface alone, whatever its protocol ("": by any). It is the Control of a net.ListenConfig.
+func OnInterface(name string) func(network, address string, raw syscall.RawConn) error {
+	return DoorOptions{Interface: name}.control
 }
 
 // Door is one listener with its zone. Connections are told apart by the socket that accepted them and by nothing else.

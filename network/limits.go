@@ -23,12 +23,15 @@ func (l Limits) complete() *Limits {
 	return &l
 }
 
+// Lets reports whether an address is among the clients.
+func (l Limits) Lets(addr netip.Addr) bool { return len(l.Clients) == 0 || listed(l.Clients, addr) }
+
 // admits reports why an address may not connect; "" when it may.
 func (l *Limits) admits(addr netip.Addr, open int64) string {
 	switch {
 	case l.Closed != "":
 		return l.Closed
-	case len(l.Clients) > 0 && !listed(l.Clients, addr):
+	case !l.Lets(addr):
 		return "client"
 	case open > int64(l.MaxConnections):
 		return "limit"

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"net"
 	"net/netip"
@@ -24,8 +25,9 @@ const (
 )
 
 var (
-	errHead   = errors.New("no PROXY header of version 2 that is whole")
-	signature = []byte("\r\n\r\n\x00\r\nQUIT\n")
+	errHead    = errors.New("no PROXY header of version 2 that is whole")
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	signature  = []byte("\r\n\r\n\x00\r\nQUIT\n")
 )
 
 // unwrap reads the PROXY header of a load balancer's connection and places the connection by it. It reads not a byte more, so that the socket stays the connection's own.
@@ -68,6 +70,9 @@ func readHead(r io.Reader) (client netip.AddrPort, link string, err error) {
 	if _, err := io.ReadFull(r, head[headFixed:]); err != nil {
 		return client, "", err
 	}
+	if !checks(head) {
+		return client, "", errHead
+	}
 	switch head[12] {
 	case byte(proxyproto.LOCAL):
 		return client, "", nil
@@ -91,6 +96,38 @@ func readHead(r io.Reader) (client netip.AddrPort, link string, err error) {
 	}
 	link, err = linkOf(tlvs)
 	return client, link, err
+}
+
+// checks reports whether the checksum of a whole header is right, where it has one: a value of type CRC32C, computed over the header with zeroes in its place. Values that run over the end are
+// for others to judge.
+func checks(head []byte) bool {
+	at := headFixed
+	switch head[13] >> 4 {
+	case 1: // IPv4
+		at += 2*4 + 2*2
+	case 2: // IPv6
+		at += 2*16 + 2*2
+	case 3: // UNIX
+		at += 2 * 108
+	}
+	for at+3 <= len(head) {
+		end := at + 3 + int(binary.BigEndian.Uint16(head[at+1:]))
+		if end > len(head) {
+			break
+		}
+		if head[at] == byte(proxyproto.PP2_TYPE_CRC32C) {
+			if end-at != 3+4 {
+				return false
+			}
+			blank := bytes.Clone(head)
+			clear(blank[at+3 : end])
+			if crc32.Checksum(blank, castagnoli) != binary.BigEndian.Uint32(head[at+3:]) {
+				return false
+			}
+		}
+		at = end
+	}
+	return true
 }
 
 // linkOf is the private link that the values of a header name, as text. A header that names two is in error: nobody could say which one is meant.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"net/netip"
@@ -40,6 +41,24 @@ func header(t *testing.T, tlvs ...proxyproto.TLV) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// summed is a header with the checksum that is right, and one more value behind it.
+func summed(t *testing.T, local bool, tlvs ...proxyproto.TLV) []byte {
+	t.Helper()
+	b := header(t, append(tlvs, proxyproto.TLV{Type: proxyproto.PP2_TYPE_CRC32C, Value: make([]byte, 4)}, proxyproto.TLV{Type: proxyproto.PP2_TYPE_NOOP, Value: []byte("more")})...)
+	if local {
+		b[12] = 0x20
+	}
+	binary.BigEndian.PutUint32(b[len(b)-7-4:], crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	return b
+}
+
+// flipped is a header with one bit of a byte, counted from its end, changed.
+func flipped(head []byte, back int) []byte {
+	head = bytes.Clone(head)
+	head[len(head)-back] ^= 1
+	return head
 }
 
 // The link in the header of a listed load balancer places the connection, and the client's address is the header's. Everything that is no whole header of version 2 from
@@ -103,6 +122,12 @@ func TestLinkPlacesTheConnection(t *testing.T) {
 		{"an unknown command", "127.0.0.2", command, "", "proxy-header 127.0.0.2"},
 		{"a header that promises more than may be", "127.0.0.2", long, "", "proxy-header 127.0.0.2"},
 		{"a value that runs over the end", "127.0.0.2", overrun, "", "proxy-header 127.0.0.2"},
+		{"a checksum that is right", "127.0.0.2", summed(t, false, aws("vpce-08d2bf15fac5001c9")), private, ""},
+		{"a checksum that is wrong", "127.0.0.2", flipped(summed(t, false, aws("vpce-08d2bf15fac5001c9")), 7+1), "", "proxy-header 127.0.0.2"},
+		{"a value that the checksum is not of", "127.0.0.2", flipped(summed(t, false, aws("vpce-08d2bf15fac5001c9")), 1), "", "proxy-header 127.0.0.2"},
+		{"a checksum of another length", "127.0.0.2", header(t, proxyproto.TLV{Type: proxyproto.PP2_TYPE_CRC32C, Value: make([]byte, 5)}), "", "proxy-header 127.0.0.2"},
+		{"two checksums, one of them wrong", "127.0.0.2", summed(t, false, proxyproto.TLV{Type: proxyproto.PP2_TYPE_CRC32C, Value: make([]byte, 4)}), "", "proxy-header 127.0.0.2"},
+		{"LOCAL with a checksum that is wrong", "127.0.0.2", flipped(summed(t, true), 7+1), "", "proxy-header 127.0.0.2"},
 		{"UDP", "127.0.0.2", udp, "", "proxy-header 127.0.0.2"},
 		{"a UNIX socket", "127.0.0.2", unix, "", "proxy-header 127.0.0.2"},
 	} {
@@ -115,8 +140,10 @@ func TestLinkPlacesTheConnection(t *testing.T) {
 			}
 		}
 	}
-	if got := ask("127.0.0.2", local); !strings.HasPrefix(got, "public/balancer||127.0.0.2:") {
-		t.Errorf("LOCAL: %q", got)
+	for what, head := range map[string][]byte{"LOCAL": local, "LOCAL with a checksum": summed(t, true)} {
+		if got := ask("127.0.0.2", head); !strings.HasPrefix(got, "public/balancer||127.0.0.2:") {
+			t.Errorf("%s: %q", what, got)
+		}
 	}
 	truncated(t, d, whole)
 

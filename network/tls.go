@@ -132,7 +132,8 @@ func PrivateTLS(hosts Hosts, authority *Authority, files *Files) *tls.Config {
 }
 
 // TLS is the server's side of TLS for a public door: at least version 1.2, the operator's certificates before the
-// authority's own, and HTTP/2 for the management hosts alone, because the data plane is faster without it. files and certifier may be nil.
+// authority's own, and HTTP/2 for the management hosts alone, because the data plane is faster without it.
+// A handshake for a name that is none of the installation's, and on no certificate of the operator's, is refused, and its door's Refused hears of it. files and certifier may be nil.
 func TLS(hosts Hosts, authority *Authority, files *Files, certifier *Certifier) *tls.Config {
 	get := func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if files != nil {
@@ -142,6 +143,12 @@ func TLS(hosts Hosts, authority *Authority, files *Files, certifier *Certifier) 
 		}
 		if c := certifier.certificate(hello); c != nil {
 			return c, nil
+		}
+		if hello.ServerName != "" && hosts.Lookup(hello.ServerName).Role == Foreign {
+			if c, ok := hello.Conn.(*conn); ok {
+				c.door.refused(c.peer.Zone, c.peer.Addr, "host")
+			}
+			return nil, nil // which crypto/tls answers with the alert unrecognized_name
 		}
 		return authority.Certificate(hello.ServerName)
 	}

@@ -15,8 +15,12 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/embargo-registry/embargo/arm"
+	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/network"
+	"github.com/embargo-registry/embargo/providers/containerregistry/registries"
 )
 
 // DNS says how the installation answers for its names itself. The zero value answers nowhere.
@@ -81,6 +85,7 @@ func (o *Options) completeDNS() error {
 type resolver struct {
 	s       *Server
 	network string // "" for everybody
+	device  string // the network interface that it hears; "" for all
 	slots   chan struct{}
 	servers []*dns.Server
 }
@@ -92,26 +97,58 @@ func (s *Server) openDNS(ctx context.Context) error {
 		all = append(all, DNSNetwork{Listen: s.o.DNS.Listen})
 	}
 	for _, n := range all {
-		r := &resolver{s: s, network: n.Network, slots: make(chan struct{}, dnsAtATime)}
-		lc := net.ListenConfig{}
-		packets, err := lc.ListenPacket(ctx, "udp", n.Listen)
-		if err != nil {
-			return &OptionError{"dns", err}
+		devices := []string{""}
+		if v := s.o.virtualNetwork(n.Network); v != nil && len(v.Interfaces) > 0 {
+			devices = v.Interfaces
 		}
-		s.closers = append(s.closers, func() error { _ = packets.Close(); return nil })
-		stream, err := lc.Listen(ctx, "tcp", packets.LocalAddr().String()) // port 0: the one that UDP got
-		if err != nil {
-			return &OptionError{"dns", err}
+		for _, device := range devices {
+			if err := s.openResolver(ctx, &resolver{s: s, network: n.Network, device: device}, n.Listen); err != nil {
+				return &OptionError{"dns", err}
+			}
 		}
-		s.closers = append(s.closers, func() error { _ = stream.Close(); return nil })
-		idle := func() time.Duration { return dnsIdle }
-		r.servers = []*dns.Server{
-			{PacketConn: packets, Handler: r, UDPSize: dns.MinMsgSize},
-			{Listener: &capped{Listener: stream, slots: make(chan struct{}, dnsAtATime)}, Handler: r, ReadTimeout: dnsAnswer, WriteTimeout: dnsAnswer, IdleTimeout: idle, MaxTCPQueries: 128},
-		}
-		s.resolvers = append(s.resolvers, r)
 	}
 	return nil
+}
+
+func (s *Server) openResolver(ctx context.Context, r *resolver, address string) error {
+	lc := net.ListenConfig{}
+	if r.device != "" {
+		lc.Control = network.OnInterface(r.device)
+		lc.SetMultipathTCP(false)
+	}
+	packets, err := lc.ListenPacket(ctx, "udp", address)
+	if err != nil {
+		return r.cannot(err)
+	}
+	s.closers = append(s.closers, func() error { _ = packets.Close(); return nil })
+	stream, err := lc.Listen(ctx, "tcp", packets.LocalAddr().String()) // port 0: the one that UDP got
+	if err != nil {
+		return r.cannot(err)
+	}
+	s.closers = append(s.closers, func() error { _ = stream.Close(); return nil })
+	r.slots = make(chan struct{}, dnsAtATime)
+	idle := func() time.Duration { return dnsIdle }
+	r.servers = []*dns.Server{
+		{PacketConn: packets, Handler: r, UDPSize: dns.MinMsgSize},
+		{Listener: &capped{Listener: stream, slots: make(chan struct{}, dnsAtATime)}, Handler: r, ReadTimeout: dnsAnswer, WriteTimeout: dnsAnswer, IdleTimeout: idle, MaxTCPQueries: 128},
+	}
+	s.resolvers = append(s.resolvers, r)
+	return nil
+}
+
+func (r *resolver) cannot(err error) error {
+	if r.device == "" {
+		return err
+	}
+	return fmt.Errorf("by the interface %s: %w", r.device, err)
+}
+
+// inside reports whether a client is of the resolver's network as the options have it now: they may have changed since it was bound to its interface.
+func (r *resolver) inside(client net.Addr) bool {
+	o := r.s.options()
+	v := o.virtualNetwork(r.network)
+	from, err := netip.ParseAddrPort(client.String())
+	return v != nil && err == nil && (len(v.Interfaces) == 0 || slices.Contains(v.Interfaces, r.device)) && network.Limits{Clients: v.Clients}.Lets(from.Addr())
 }
 
 // capped is a listener that holds so many connections at a time as it has slots; further ones are closed.
@@ -155,15 +192,15 @@ func (r *resolver) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), dnsAnswer)
 	defer cancel()
-	a := r.answer(ctx, q)
+	a := r.answer(ctx, q, w.RemoteAddr())
 	if _, udp := w.RemoteAddr().(*net.UDPAddr); udp {
 		a.Truncate(dns.MinMsgSize)
 	}
 	_ = w.WriteMsg(a)
 }
 
-// answer is what is said to q. Recursion is not offered, and zones are not handed out.
-func (r *resolver) answer(ctx context.Context, q *dns.Msg) *dns.Msg {
+// answer is what is said to a client's q. Recursion is not offered, and zones are not handed out. At the address of a virtual network, who is not of it is told what everybody is.
+func (r *resolver) answer(ctx context.Context, q *dns.Msg, client net.Addr) *dns.Msg {
 	a := new(dns.Msg)
 	a.SetReply(q)
 	if len(q.Question) != 1 {
@@ -171,16 +208,18 @@ func (r *resolver) answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 		return a
 	}
 	ask := q.Question[0]
+	inside := r.network != "" && r.inside(client)
 	switch {
 	case q.Opcode != dns.OpcodeQuery:
 		a.Rcode = dns.RcodeNotImplemented
 		return a
-	case ask.Qtype == dns.TypeAXFR || ask.Qtype == dns.TypeIXFR || ask.Qclass != dns.ClassINET || !dns.IsSubDomain(dns.Fqdn(r.s.hosts.Suffix()), strings.ToLower(ask.Name)):
+	case ask.Qtype == dns.TypeAXFR || ask.Qtype == dns.TypeIXFR || ask.Qclass != dns.ClassINET || !dns.IsSubDomain(dns.Fqdn(r.s.hosts.Suffix()), strings.ToLower(ask.Name)),
+		r.network != "" && !inside && off(r.s.options().DNS.Listen):
 		a.Rcode = dns.RcodeRefused
 		return a
 	}
 	a.Authoritative = true
-	addresses, exists, err := r.look(ctx, strings.TrimSuffix(strings.ToLower(ask.Name), "."))
+	addresses, exists, err := r.look(ctx, inside, strings.TrimSuffix(strings.ToLower(ask.Name), "."))
 	if err != nil {
 		r.s.log.Warn("a DNS question was not answered", "error", err)
 		a.Authoritative, a.Rcode = false, dns.RcodeServerFailure
@@ -214,20 +253,27 @@ func (r *resolver) answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 }
 
 // look finds the addresses of a name: inside a virtual network those of its endpoint, elsewhere the public ones. exists says that the name is there, be it without an
-// address.
-func (r *resolver) look(ctx context.Context, name string) (addresses []netip.Addr, exists bool, err error) {
-	if r.s.above(name) {
-		return nil, true, nil
-	}
-	t := r.s.hosts.Lookup(name)
+// address. A registry may be called privatelink: its name is also above others.
+func (r *resolver) look(ctx context.Context, inside bool, name string) (addresses []netip.Addr, exists bool, err error) {
+	addresses, exists, err = r.registry(ctx, inside, r.s.hosts.Lookup(name))
+	return addresses, exists || r.s.above(name), err
+}
+
+// registry is look for a name of a registry.
+func (r *resolver) registry(ctx context.Context, inside bool, t network.Target) (addresses []netip.Addr, exists bool, err error) {
 	if t.Registry == "" {
 		return nil, false, nil
 	}
-	if r.network != "" {
+	if t.Role == network.DataHost {
+		if there, err := r.s.hasRegion(ctx, t); err != nil || !there {
+			return nil, false, err
+		}
+	}
+	if inside {
 		if e := r.s.entrances.Load().find(func(e entrance) bool { return e.network == r.network && e.zone.Registry == t.Registry }); e != nil {
 			member := "registry"
 			if t.Role == network.DataHost {
-				member = "registry_data_" + t.Region
+				member = dataMember(t.Region)
 			}
 			for _, a := range e.addresses {
 				if a.Member == member {
@@ -250,6 +296,30 @@ func (r *resolver) look(ctx context.Context, name string) (addresses []netip.Add
 	}
 	return public, err == nil, err
 }
+
+// hasRegion reports whether there is a registry of the target's name that has the target's region: as its home, or by a replication.
+func (s *Server) hasRegion(ctx context.Context, t network.Target) (there bool, err error) {
+	err = s.rooms.engine.Read(ctx, identity.Caller{}, func(tx *arm.Tx) error {
+		there = false
+		row, err := tx.Meta().RegistryByName(t.Registry)
+		if errors.Is(err, meta.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		id, err := name.ParseResourceID(row.ResourceID)
+		if err != nil {
+			return err
+		}
+		there = slices.Contains(registries.Members(tx.World(), id, row.Location), dataMember(t.Region))
+		return nil
+	})
+	return there, err
+}
+
+// dataMember is the member of a private endpoint that a region's data endpoint is.
+func dataMember(region string) string { return "registry_data_" + region }
 
 // above reports whether a name has names of registries below it and nothing else: the suffix, and [REGION.]data and privatelink under it. It is there, without addresses: a resolver that asks label by label
 // would take its absence for that of all below it (RFC 8020).

@@ -164,6 +164,25 @@ func Check(o Options) error {
 	return nil
 }
 
+// Warnings are what Check lets pass although it is seldom meant. Errors: each an *OptionError.
+func Warnings(o Options) (all []error) {
+	if o.complete() != nil {
+		return nil
+	}
+	const anyone = "whoever routes to %s of this machine is inside, by whichever network interface: Linux takes in packets for any of its addresses by any of them (docs/networks.md)"
+	for i, l := range o.PrivateListeners {
+		if len(l.Clients) == 0 && !loopback(l.Address) {
+			all = append(all, option("privateListeners", "entry %d: without clients, "+anyone+". Name the clients", i+1, l.Address))
+		}
+	}
+	for i, v := range o.VirtualNetworks {
+		if v.Door == DoorAddress && len(v.Interfaces)+len(v.Clients) == 0 {
+			all = append(all, option(networksKey, "entry %d: without interfaces and clients, "+anyone+", unless it is on loopback. Name both", i+1, "an endpoint's address"))
+		}
+	}
+	return all
+}
+
 var registryName = regexp.MustCompile(`^[a-z0-9]{5,50}$`)
 
 // acmeRoots are the authorities that the ACME server's own certificate is checked by; nil: the system's.

@@ -17,6 +17,7 @@ var refusals = map[string]string{
 	"limit":        "The listener holds as many connections as it may (maxConnections).",
 	"client":       "The client's address is not among those that may connect (clients).",
 	"interface":    "The connection came in by a network interface that is not its virtual network's (interfaces).",
+	"host":         "The TLS handshake names a host that is none of this installation's.",
 	"proxy-source": "The door is for load balancers, and the address is not one of them (from).",
 	"proxy-header": "The load balancer sent no whole header of the PROXY protocol, version 2.",
 	"proxy-slots":  "Too many connections have not said yet where they want to go.",

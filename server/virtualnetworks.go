@@ -3,9 +3,11 @@
 package server
 
 import (
+	"net"
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -54,6 +56,14 @@ func (v VirtualNetwork) name() string { return lastSegment(v.ID) }
 
 func lastSegment(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
 
+// virtualNetwork is the network of that ARM id, in lower case; nil when it is not listed.
+func (o *Options) virtualNetwork(id string) *VirtualNetwork {
+	if at := slices.IndexFunc(o.VirtualNetworks, func(v VirtualNetwork) bool { return v.ID == id }); at >= 0 {
+		return &o.VirtualNetworks[at]
+	}
+	return nil
+}
+
 // completeNetworks checks the virtual networks and fills in what is left out. The options keep none of the caller's slices.
 func (o *Options) completeNetworks() error {
 	o.VirtualNetworks = slices.Clone(o.VirtualNetworks)
@@ -71,6 +81,24 @@ func (o *Options) completeNetworks() error {
 	for _, p := range o.TrustedProxies {
 		if p.Bits() == 0 {
 			return option("trustedProxies", "%s is every address: a proxy that everyone may be is none", p)
+		}
+	}
+	return o.addressable()
+}
+
+// addressable refuses a listener that takes every address at the port of a network with address doors: none of them could be opened.
+func (o *Options) addressable() error {
+	all, _ := o.wanted()
+	for _, w := range all {
+		host, port, err := net.SplitHostPort(w.address)
+		if a, bad := netip.ParseAddr(host); err != nil || host != "" && (bad != nil || !a.Unmap().IsUnspecified()) {
+			continue
+		}
+		for i, v := range o.VirtualNetworks {
+			if v.Door == DoorAddress && port == strconv.Itoa(v.Port) {
+				return option(networksKey, "entry %d: port: %d is taken at every address by the listener %s (%s), so no endpoint of the network could have a door: give the listener an address of its own, or the network another port",
+					i+1, v.Port, w.address, key(w))
+			}
 		}
 	}
 	return nil

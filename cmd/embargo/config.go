@@ -147,7 +147,7 @@ func keys() []key {
 			})},
 		{name: "privateListeners", unit: "list of {address, registry, tls, tlsTerminated, clients}",
 			doc: "Listeners inside the perimeter. Each serves its one registry, whatever host a request names. `tls: false` needs an address on loopback, " +
-				"or `tlsTerminated: true`, which says that a TLS terminator stands before the listener and that nothing else reaches it. `clients` lists the addresses and CIDR ranges that may connect (none: all).",
+				"or `tlsTerminated: true`, which says that a TLS terminator stands before the listener and that nothing else reaches it. `clients` lists the addresses and CIDR ranges that may connect (none: all, which beyond loopback means whoever routes to the address, by any network interface: see docs/networks.md).",
 			put: rows(func(s *settings, v []privateListener) error {
 				s.server.PrivateListeners = nil
 				for _, l := range v {
@@ -163,12 +163,12 @@ func keys() []key {
 			})},
 		{name: "virtualNetworks", unit: "list of {id, door, port, tls, tlsTerminated, interfaces, clients, listen, from, links, proxyListen}",
 			doc: "How the private endpoints of virtual networks are doors of this server (docs/networks.md). `id` is the ARM id of the network. `door: address` listens on the endpoints' own addresses, at `port` (443), by the network " +
-				"`interfaces` named (none: any), for `clients` (addresses and CIDR ranges; none: all). `door: proxy` listens at the address `listen` for the load balancers listed in `from`, which speak the PROXY protocol, version 2; `links` says which private link " +
+				"`interfaces` named (none: any), for `clients` (addresses and CIDR ranges; none: all): name both. `door: proxy` listens at the address `listen` for the load balancers listed in `from`, which speak the PROXY protocol, version 2; `links` says which private link " +
 				"(AWS `vpce-…`, Azure link id, GCP connection id) leads to which private endpoint, by ARM id. `door: none` (the default) has no door. `proxyListen` is a CONNECT proxy for clients inside. `tls` and `tlsTerminated` are as those of privateListeners.",
 			put: rows(putNetworks)},
 		{name: "dns", unit: "{listen, public, networks: list of {network, listen}, ttl}",
 			doc: "A small DNS server for the names of registries, over UDP and TCP. At `listen` everybody gets the addresses `public` for a registry that is there (none: NXDOMAIN). At the resolver address of a virtual network (`network` is its ARM id, listed in virtualNetworks) " +
-				"the names of a registry with an approved endpoint there get the endpoint's addresses. It offers no recursion and no zone transfer. `ttl` (10s) is how long an answer may be kept.",
+				"the names of a registry with an approved endpoint there get the endpoint's addresses; it hears the `interfaces` of the network alone, and tells who is not among its `clients` what `listen` would (REFUSED without). It offers no recursion and no zone transfer. `ttl` (10s) is how long an answer may be kept.",
 			put: rows1(putDNS)},
 		{name: "trustedProxies", flag: "trusted-proxies", unit: "addresses and CIDR ranges", list: true,
 			doc: "Reverse proxies before the public listener whose X-Forwarded-For says who the caller is, in logs, records and IP rules. It never changes from which side a connection comes. Of a header that can't be read nobody is taken: such a caller is `::`, whom no IP rule admits. Empty: nobody's counts.",

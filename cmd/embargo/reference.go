@@ -18,7 +18,7 @@ Each key can be given as a flag, in the environment, or in one YAML file named b
 environment, the environment over the file, the file over the default. A key in the file that is not listed here is an error. In the
 environment, lists of names are separated by commas, and lists of objects are written as YAML or JSON.
 
-` + "`embargo config check`" + ` reads everything as ` + "`embargo serve`" + ` would and says what is wrong, with file, line and key. A running server reads its configuration again when it gets SIGHUP:
+` + "`embargo config check`" + ` reads everything as ` + "`embargo serve`" + ` would and says what is wrong, with file, line and key; what is seldom meant is a warning, on standard error, and no failure. A running server reads its configuration again when it gets SIGHUP:
 certificates, listeners, ` + "`virtualNetworks`, `trustedProxies`, `clients`" + `, limits, timeouts and the log level change without dropping connections that remain allowed. A file that is wrong, or that changes what only a restart can
 change (data, database, host, registrySuffix, locations, installationKey, policyEpochs, acme, webhooks, upstreams, storage, storageKeyFile, storageRoots, dns, minFreeDisk, auditMode, registryQuota, throttle, logFormat), changes nothing and is logged.
 

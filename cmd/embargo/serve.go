@@ -99,6 +99,9 @@ func configCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		for _, w := range server.Warnings(s.server) {
+			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", s.named(w))
+		}
 		_, err = fmt.Fprintln(cmd.OutOrStdout(), "The configuration is good.")
 		return err
 	}

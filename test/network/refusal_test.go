@@ -3,6 +3,7 @@
 package network_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"slices"
@@ -75,4 +76,29 @@ func names(h http.Header) (all []string) {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// A TLS handshake for a name that is none of the installation's ends with the alert that says so, on public and private doors; it is counted and on record as a refusal.
+func TestUnknownServerName(t *testing.T) {
+	inside := instance.FreePort(t)
+	h := newHouse(t, "privateListeners: [{address: \""+inside+"\", registry: factory}]\n")
+	h.CreateRegistry("factory", nil)
+	doors := map[string]string{"public": h.Listening(t).Public, "private/factory": inside}
+	for door, at := range doors {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			_, err := tls.Dial("tcp", at, &tls.Config{ServerName: "example.com", InsecureSkipVerify: true, MinVersion: version, MaxVersion: version})
+			if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+				t.Errorf("%s, %s: %v", door, tls.VersionName(version), err)
+			}
+		}
+		h.Recorded(t.Context(), "a refused handshake at "+door, func(r map[string]any) bool {
+			return r["rule"] == "host" && r["outcome"] == "refused" && strings.Contains(fmt.Sprint(r["source"]), "zone:"+strings.Replace(door, "public", "public/public", 1))
+		})
+	}
+	a := h.admin("/metrics")
+	for _, want := range []string{`embargo_network_refusals_total{rule="host"} 4`, `embargo_connections_refused_total{door="public",reason="host"} 2`, `embargo_connections_refused_total{door="private/factory",reason="host"} 2`} {
+		if !strings.Contains(a.body, want) {
+			t.Errorf("the metrics have no %s", want)
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -200,6 +201,14 @@ func TestReloadNetworks(t *testing.T) {
 	}
 }
 
+// write writes the configuration without telling the server.
+func (h *house) write(config string) {
+	h.t.Helper()
+	if err := os.WriteFile(h.Config, []byte(config), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // A file whose networks are wrong is refused with its line and key, by 'config check' and by a reload, which then changes nothing.
 func TestNetworksConfig(t *testing.T) {
 	free, balancer := instance.FreePort(t), instance.FreePort(t)
@@ -210,27 +219,29 @@ func TestNetworksConfig(t *testing.T) {
 		config, key, says string
 		line              int
 	}{
-		"a bad range of clients":        {network("door: address, clients: [10.0.0.0/33]"), "virtualNetworks", `entry 1: clients: "10.0.0.0/33"`, 2},
-		"a bad load balancer":           {network("door: proxy, listen: \"" + free + "\", tls: false, from: [balancer]"), "virtualNetworks", `entry 1: from: "balancer"`, 2},
-		"no load balancers":             {network("door: proxy, listen: \"" + free + "\", tls: false"), "virtualNetworks", "entry 1: from", 2},
-		"no ARM id":                     {"virtualNetworks: [{id: factory}]\n", "virtualNetworks", `entry 1: id: "factory"`, 2},
-		"an unknown member":             {network("dor: address"), "virtualNetworks", "dor", 2},
-		"an unknown door":               {network("door: gate"), "virtualNetworks", `entry 1: door: "gate"`, 2},
-		"no port":                       {network("door: address, port: 70000"), "virtualNetworks", "entry 1: port: 70000", 2},
-		"no interface":                  {network("door: address, interfaces: [\"eth 0\"]"), "virtualNetworks", `entry 1: interfaces: "eth 0"`, 2},
-		"no link":                       {network("door: proxy, listen: \"" + free + "\", tls: false, from: [127.0.0.2], links: {pl-1: " + resource("x") + "}"), "virtualNetworks", `entry 1: links: "pl-1"`, 2},
-		"a link to no endpoint":         {network("door: proxy, listen: \"" + free + "\", tls: false, from: [127.0.0.2], links: {vpce-1: pe1}"), "virtualNetworks", `entry 1: links: "pe1"`, 2},
-		"plain HTTP beyond loopback":    {network("door: proxy, listen: \"192.0.2.1:80\", tls: false, from: [127.0.0.2]"), "virtualNetworks", "entry 1: listen: 192.0.2.1:80", 2},
-		"load balancers at an address":  {network("door: address, from: [127.0.0.2]"), "virtualNetworks", "entry 1: listen", 2},
-		"a network twice":               {network("door: none") + "- {id: " + strings.ToUpper(vnet[:14]) + vnet[14:] + "}\n", "virtualNetworks", "twice", 2},
-		"an address for two networks":   {network("proxyListen: \""+free+"\"") + "- {id: " + vnet2 + ", door: proxy, listen: \"" + free + "\", tls: false, from: [127.0.0.2]}\n", "virtualNetworks", free + " is given to two listeners", 2},
-		"an address of a listener":      {"privateListeners: [{address: \"" + free + "\", registry: factory, tls: false}]\n" + network("proxyListen: \""+free+"\""), "virtualNetworks", free + " is given to two listeners", 3},
-		"names for an unknown network":  {network("door: none") + "dns: {networks: [{network: " + vnet2 + ", listen: \"" + free + "\"}]}\n", "dns", "is not among virtualNetworks", 4},
-		"names at a listener's address": {network("proxyListen: \""+free+"\"") + "dns: {listen: \"" + free + "\"}\n", "dns", free + " is given to a listener too", 4},
-		"names twice at an address":     {network("door: none") + "dns: {listen: \"" + free + "\", networks: [{network: " + vnet + ", listen: \"" + free + "\"}]}\n", "dns", free + " is given twice", 4},
-		"names with no address":         {"dns: {listen: \"" + free + "\", public: [here]}\n", "dns", `public: "here"`, 2},
-		"no trusted proxy":              {"trustedProxies: [127.0.0.1, 10.0.0.0/99]\n", "trustedProxies", `"10.0.0.0/99"`, 2},
-		"everybody is a trusted proxy":  {"trustedProxies: [\"::/0\"]\n", "trustedProxies", "::/0 is every address", 2},
+		"a bad range of clients":                {network("door: address, clients: [10.0.0.0/33]"), "virtualNetworks", `entry 1: clients: "10.0.0.0/33"`, 2},
+		"a bad load balancer":                   {network("door: proxy, listen: \"" + free + "\", tls: false, from: [balancer]"), "virtualNetworks", `entry 1: from: "balancer"`, 2},
+		"no load balancers":                     {network("door: proxy, listen: \"" + free + "\", tls: false"), "virtualNetworks", "entry 1: from", 2},
+		"no ARM id":                             {"virtualNetworks: [{id: factory}]\n", "virtualNetworks", `entry 1: id: "factory"`, 2},
+		"an unknown member":                     {network("dor: address"), "virtualNetworks", "dor", 2},
+		"an unknown door":                       {network("door: gate"), "virtualNetworks", `entry 1: door: "gate"`, 2},
+		"no port":                               {network("door: address, port: 70000"), "virtualNetworks", "entry 1: port: 70000", 2},
+		"no interface":                          {network("door: address, interfaces: [\"eth 0\"]"), "virtualNetworks", `entry 1: interfaces: "eth 0"`, 2},
+		"no link":                               {network("door: proxy, listen: \"" + free + "\", tls: false, from: [127.0.0.2], links: {pl-1: " + resource("x") + "}"), "virtualNetworks", `entry 1: links: "pl-1"`, 2},
+		"a link to no endpoint":                 {network("door: proxy, listen: \"" + free + "\", tls: false, from: [127.0.0.2], links: {vpce-1: pe1}"), "virtualNetworks", `entry 1: links: "pe1"`, 2},
+		"plain HTTP beyond loopback":            {network("door: proxy, listen: \"192.0.2.1:80\", tls: false, from: [127.0.0.2]"), "virtualNetworks", "entry 1: listen: 192.0.2.1:80", 2},
+		"load balancers at an address":          {network("door: address, from: [127.0.0.2]"), "virtualNetworks", "entry 1: listen", 2},
+		"a network twice":                       {network("door: none") + "- {id: " + strings.ToUpper(vnet[:14]) + vnet[14:] + "}\n", "virtualNetworks", "twice", 2},
+		"an address for two networks":           {network("proxyListen: \""+free+"\"") + "- {id: " + vnet2 + ", door: proxy, listen: \"" + free + "\", tls: false, from: [127.0.0.2]}\n", "virtualNetworks", free + " is given to two listeners", 2},
+		"an address of a listener":              {"privateListeners: [{address: \"" + free + "\", registry: factory, tls: false}]\n" + network("proxyListen: \""+free+"\""), "virtualNetworks", free + " is given to two listeners", 3},
+		"names for an unknown network":          {network("door: none") + "dns: {networks: [{network: " + vnet2 + ", listen: \"" + free + "\"}]}\n", "dns", "is not among virtualNetworks", 4},
+		"names at a listener's address":         {network("proxyListen: \""+free+"\"") + "dns: {listen: \"" + free + "\"}\n", "dns", free + " is given to a listener too", 4},
+		"names twice at an address":             {network("door: none") + "dns: {listen: \"" + free + "\", networks: [{network: " + vnet + ", listen: \"" + free + "\"}]}\n", "dns", free + " is given twice", 4},
+		"names with no address":                 {"dns: {listen: \"" + free + "\", public: [here]}\n", "dns", `public: "here"`, 2},
+		"doors where a private listener is all": {network("door: none") + "- {id: " + vnet2 + ", door: address, port: 8443}\nprivateListeners: [{address: \"0.0.0.0:8443\", registry: factory}]\n", "virtualNetworks", "entry 2: port: 8443 is taken at every address by the listener 0.0.0.0:8443 (privateListeners)", 2},
+		"doors where inner clients' is all":     {network("door: address, port: 8443, proxyListen: \"[::ffff:0.0.0.0]:8443\""), "virtualNetworks", "entry 1: port: 8443", 2},
+		"no trusted proxy":                      {"trustedProxies: [127.0.0.1, 10.0.0.0/99]\n", "trustedProxies", `"10.0.0.0/99"`, 2},
+		"everybody is a trusted proxy":          {"trustedProxies: [\"::/0\"]\n", "trustedProxies", "::/0 is every address", 2},
 	} {
 		place := fmt.Sprintf("%s:%d: %s", h.Config, c.line, c.key)
 		said := h.Configure(base + c.config)
@@ -241,11 +252,39 @@ func TestNetworksConfig(t *testing.T) {
 			t.Errorf("%s: config check says %v %s", what, err, errs)
 		}
 	}
+	// The server here has its listener from a flag.
+	for listen, port := range map[string]string{"0.0.0.0:8443": "port: 8443", ":8443": "port: 8443, interfaces: [lo]", "[::]:443": "tls: true"} {
+		wrong := "virtualNetworks: entry 1: port: " + listen[strings.LastIndexByte(listen, ':')+1:] + " is taken at every address by the listener " + listen + " (listen)"
+		h.write(base + network("door: address, "+port) + "listen: \"" + listen + "\"\n")
+		if _, errs, err := h.Run(t.Context(), "config", "check", "--config", h.Config, "--data", h.Data); err == nil || !strings.Contains(errs, h.Config+":2: "+wrong) {
+			t.Errorf("doors at the port of %s: config check says %v %s", listen, err, errs)
+		}
+	}
 	right := base + network("door: address, clients: [10.0.0.0/24, 127.0.0.1], proxyListen: \""+free+"\"") + "- {id: " + vnet2 + ", door: proxy, listen: \"" + balancer + "\", tls: false, from: [127.0.0.2], links: {vpce-1: " + resource("x") + "}}\ntrustedProxies: [10.0.0.1]\n"
 	if wrong := h.Configure(right); wrong != "" {
 		t.Error(wrong)
 	}
-	if _, errs, err := h.Run(t.Context(), "config", "check", "--config", h.Config, "--data", h.Data); err != nil {
-		t.Error(errs)
+	if _, errs, err := h.Run(t.Context(), "config", "check", "--config", h.Config, "--data", h.Data); err != nil || errs != "" {
+		t.Error(err, errs)
+	}
+	// What is right and seldom meant is warned of: a door that whoever routes to it is inside by.
+	for what, c := range map[string]struct{ config, says string }{
+		"a listener beyond loopback":            {"privateListeners: [{address: \"10.0.0.5:443\", registry: factory}]\n", "privateListeners: entry 1: without clients"},
+		"a listener beyond loopback for some":   {"privateListeners: [{address: \"10.0.0.5:443\", registry: factory, clients: [10.0.0.0/24]}]\n", ""},
+		"a listener on loopback":                {"privateListeners: [{address: \"127.0.0.5:443\", registry: factory}]\n", ""},
+		"a network without interfaces and such": {network("door: address"), "virtualNetworks: entry 1: without interfaces and clients"},
+		"a network without interfaces":          {network("door: address, clients: [10.0.0.0/24]"), ""},
+		"a network without clients":             {network("door: address, interfaces: [eth1]"), ""},
+		"a network that has no door by address": {network("proxyListen: \"" + free + "\""), ""},
+	} {
+		h.write(base + c.config)
+		want := ""
+		if c.says != "" {
+			want = "warning: " + h.Config + ":2: " + c.says
+		}
+		out, errs, err := h.Run(t.Context(), "config", "check", "--config", h.Config, "--data", h.Data)
+		if err != nil || !strings.Contains(out, "is good") || !strings.HasPrefix(errs, want) || (want == "") != (errs == "") {
+			t.Errorf("%s: config check says %v %s%s, want %q", what, err, out, errs, want)
+		}
 	}
 }

@@ -373,11 +373,28 @@ func (c *closed) through(t *testing.T, proxy, tunnel, tlsName, ask string) strin
 // ask asks a resolver; the answer as text: code, then addresses.
 func ask(t *testing.T, network, address, name string, kind uint16) string {
 	t.Helper()
-	q := new(dns.Msg)
-	q.SetQuestion(dns.Fqdn(name), kind)
-	a, _, err := (&dns.Client{Net: network, Timeout: 10 * time.Second}).Exchange(q, address)
+	said, err := askFrom(t, "", network, address, name, kind)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return said
+}
+
+// askFrom is ask from an address of this machine.
+func askFrom(t *testing.T, from, network, address, name string, kind uint16) (string, error) {
+	t.Helper()
+	q := new(dns.Msg)
+	q.SetQuestion(dns.Fqdn(name), kind)
+	dialer := &net.Dialer{Timeout: 10 * time.Second}
+	switch {
+	case from != "" && network == "udp":
+		dialer.LocalAddr = &net.UDPAddr{IP: net.ParseIP(from)}
+	case from != "":
+		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+	}
+	a, _, err := (&dns.Client{Net: network, Dialer: dialer, Timeout: 10 * time.Second}).Exchange(q, address)
+	if err != nil {
+		return "", err
 	}
 	var all []string
 	for _, r := range a.Answer {
@@ -391,7 +408,7 @@ func ask(t *testing.T, network, address, name string, kind uint16) string {
 	if a.RecursionAvailable {
 		t.Error("recursion is offered")
 	}
-	return strings.TrimSpace(dns.RcodeToString[a.Rcode] + " " + strings.Join(all, ","))
+	return strings.TrimSpace(dns.RcodeToString[a.Rcode] + " " + strings.Join(all, ",")), nil
 }
 
 func (c *closed) names(t *testing.T) {
@@ -439,6 +456,14 @@ func (c *closed) names(t *testing.T) {
 		for _, network := range []string{"udp", "tcp"} {
 			if got := ask(t, network, q.at, q.name, q.kind); got != q.want {
 				t.Errorf("%s %s %s at %s: %q, want %q", network, dns.TypeToString[q.kind], q.name, q.at, got, q.want)
+			}
+		}
+	}
+	// At the network's address, who is not among its clients is told what everybody is.
+	for name, want := range map[string]string{"factory": "NOERROR 192.0.2.80", "factory.privatelink": "NXDOMAIN", "nobody": "NXDOMAIN"} {
+		for _, network := range []string{"udp", "tcp"} {
+			if got, err := askFrom(t, "127.0.0.9", network, c.dns, name+suffix, dns.TypeA); got != want {
+				t.Errorf("%s %s asked by a stranger: %q, %v, want %q", network, name, got, err, want)
 			}
 		}
 	}

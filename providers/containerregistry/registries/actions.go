@@ -196,13 +196,13 @@ func (k kind) links(tx *arm.Tx, c arm.Call[arm.None]) (linkList, error) {
 	}
 	r := linkResource{Type: TypeName + "/privateLinkResources", ID: c.ID.Child("privateLinkResources", linkGroup).String(), Name: linkGroup}
 	r.Properties.GroupID = linkGroup
-	r.Properties.Members = members(tx.World(), c.ID, row.Location)
+	r.Properties.Members = Members(tx.World(), c.ID, row.Location)
 	r.Properties.Zones = []string{"privatelink." + k.o.Suffix}
 	return linkList{[]linkResource{r}}, nil
 }
 
-// members are what a private endpoint of the registry has an address for each.
-func members(w arm.World, id name.ResourceID, home string) []string {
+// Members are what a private endpoint of the registry has an address for each: the registry itself, and the data endpoints of its regions.
+func Members(w arm.World, id name.ResourceID, home string) []string {
 	var further []string
 	for _, d := range arm.Children[struct{ Location string }](w, id, Replications) {
 		further = append(further, d.Location)

@@ -271,7 +271,7 @@ func (k kind) view(v arm.View, d *document) {
 	p := &d.Properties
 	v.Look(func(tx *meta.Tx) error { return showConnections(tx, v.ID, p) })
 	if p.DataEndpoint {
-		for _, m := range members(v.World, v.ID, d.Location)[1:] {
+		for _, m := range Members(v.World, v.ID, d.Location)[1:] {
 			p.DataHosts = append(p.DataHosts, network.MemberHost(p.LoginServer, m))
 		}
 	}
