@@ -109,6 +109,17 @@ func (tx *Tx) RegistryByName(name string) (RegistryRow, error) {
 	return tx.scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE name = $1`, strings.ToLower(name)).Scan)
 }
 
+// RegistryByLabel reads the row by the first label of its login server, in any casing: the name, or the name with a hash of its scope, which only a registry of that scope has. Errors: ErrNotFound.
+func (tx *Tx) RegistryByLabel(label string) (RegistryRow, error) {
+	label = strings.ToLower(label)
+	name, _, _ := strings.Cut(label, "-") // a name has none
+	r, err := tx.RegistryByName(name)
+	if err == nil && !strings.HasPrefix(r.LoginServer, label+".") {
+		return RegistryRow{}, ErrNotFound
+	}
+	return r, err
+}
+
 // RegistryByLoginServer reads the row by login server, in any casing and without a port. Errors: ErrNotFound.
 func (tx *Tx) RegistryByLoginServer(host string) (RegistryRow, error) {
 	return tx.scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE login_server = $1`, strings.ToLower(host)).Scan)

@@ -31,7 +31,7 @@ type Options struct {
 	Identity *identity.Service
 	Registry Registry
 	Audit    *audit.Log
-	// Locate tells which registry a request is for (its name, in any casing) and which connection it came on. It must not believe a header
+	// Locate tells which registry a request is for (on a private connection its name, on others the label of the host, in any casing) and which connection it came on. It must not believe a header
 	// about the connection.
 	Locate func(r *http.Request) (registry string, peer *network.Peer)
 	// Entered hears of each request that the network lets in, with the row that it was let in by, before it is answered: so that a change of policy ends what it no longer lets in. False: the row is not
@@ -200,7 +200,11 @@ func (x *exchange) serve() error {
 	ask := func(tx *meta.Tx) error {
 		denied, entered, x.refusal, x.lacks = nil, false, nil, ""
 		var err error
-		if x.call.Registry, err = tx.RegistryByName(registry); errors.Is(err, meta.ErrNotFound) {
+		find := tx.RegistryByLabel
+		if peer.Kind == network.Private {
+			find = tx.RegistryByName
+		}
+		if x.call.Registry, err = find(registry); errors.Is(err, meta.ErrNotFound) {
 			return fault.New(fault.NameUnknown, "There is no registry '%s' here.", clip(strings.ToLower(registry))).Because(err)
 		} else if err != nil {
 			return err

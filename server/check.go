@@ -33,7 +33,11 @@ func (s *Server) checked(next http.Handler) http.Handler {
 		var row meta.RegistryRow
 		err := s.db.Read(r.Context(), func(tx *meta.Tx) error {
 			var err error
-			row, err = tx.RegistryByName(name)
+			if peer.Kind == network.Private {
+				row, err = tx.RegistryByName(name)
+			} else {
+				row, err = tx.RegistryByLabel(name)
+			}
 			return err
 		})
 		if err != nil && !errors.Is(err, meta.ErrNotFound) {

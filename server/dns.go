@@ -270,7 +270,7 @@ func (r *resolver) registry(ctx context.Context, inside bool, t network.Target) 
 		}
 	}
 	if inside {
-		if e := r.s.entrances.Load().find(func(e entrance) bool { return e.network == r.network && e.zone.Registry == t.Registry }); e != nil {
+		if e := r.s.entrances.Load().find(func(e entrance) bool { return e.network == r.network && e.host == t.Registry }); e != nil {
 			member := "registry"
 			if t.Role == network.DataHost {
 				member = dataMember(t.Region)
@@ -288,7 +288,7 @@ func (r *resolver) registry(ctx context.Context, inside bool, t network.Target) 
 		return nil, false, nil
 	}
 	err = r.s.db.Read(ctx, func(tx *meta.Tx) error {
-		_, err := tx.RegistryByName(t.Registry)
+		_, err := tx.RegistryByLabel(t.Registry)
 		return err
 	})
 	if errors.Is(err, meta.ErrNotFound) {
@@ -301,7 +301,7 @@ func (r *resolver) registry(ctx context.Context, inside bool, t network.Target) 
 func (s *Server) hasRegion(ctx context.Context, t network.Target) (there bool, err error) {
 	err = s.rooms.engine.Read(ctx, identity.Caller{}, func(tx *arm.Tx) error {
 		there = false
-		row, err := tx.Meta().RegistryByName(t.Registry)
+		row, err := tx.Meta().RegistryByLabel(t.Registry)
 		if errors.Is(err, meta.ErrNotFound) {
 			return nil
 		}

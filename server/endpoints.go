@@ -23,6 +23,7 @@ const doorsAgain = 10 * time.Second
 // entrance is an approved private endpoint as connections are placed by it.
 type entrance struct {
 	zone      network.Zone
+	host      string // the first label of the registry's login server
 	network   string
 	resource  string // lower-case ARM id
 	addresses []meta.EndpointAddress
@@ -96,8 +97,9 @@ func (s *Server) readEntrances(ctx context.Context, o Options) (all entrances, e
 			if err != nil {
 				return err
 			}
+			host, _, _ := strings.Cut(row.LoginServer, ".")
 			all = append(all, entrance{network.Zone{Kind: network.Private, Door: lastSegment(e.ResourceID), Registry: row.Name, Endpoint: e.ID},
-				strings.ToLower(e.Network), strings.ToLower(e.ResourceID), e.Addresses})
+				host, strings.ToLower(e.Network), strings.ToLower(e.ResourceID), e.Addresses})
 		}
 		return nil
 	})
@@ -354,7 +356,7 @@ func (s *Server) linked(id string, outside network.Zone) func(link string) netwo
 func (s *Server) placed(id string, outside network.Zone) func(host string) network.Zone {
 	return func(host string) network.Zone {
 		t := s.hosts.Lookup(host)
-		e := s.entrances.Load().find(func(e entrance) bool { return t.Registry != "" && e.network == id && e.zone.Registry == t.Registry })
+		e := s.entrances.Load().find(func(e entrance) bool { return t.Registry != "" && e.network == id && e.host == t.Registry })
 		if e == nil {
 			return outside
 		}

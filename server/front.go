@@ -155,7 +155,9 @@ func (f *front) other(peer *network.Peer, names ...string) string {
 		return ""
 	}
 	for _, n := range names {
-		if t := f.hosts.Lookup(n); t.Registry != "" && t.Registry != strings.ToLower(peer.Registry) {
+		t := f.hosts.Lookup(n)
+		name, _, _ := strings.Cut(t.Registry, "-") // what follows is the hash of a registry's scope
+		if t.Registry != "" && name != strings.ToLower(peer.Registry) {
 			return t.Registry
 		}
 	}
