@@ -11,7 +11,7 @@ var mutations = []mutation{
 	{egress.Pull, "registry/release.go", "	if err == nil && c.Registry.Trust && w.reference != \"\" {", "	if err == nil && c.Registry.Trust && w.reference == d.MediaType {", "registry", "TestTrustPolicy"},
 	{egress.Pull, "trust/verify.go", "	if err := trusted(content.SignerInfo.CertificateChain, stores); err != nil {", "	if err := trusted(content.SignerInfo.CertificateChain, stores); err != nil && mediaType == \"\" {", "registry", "TestTrustPolicy"},
 	{egress.Import, "registry/import.go", "	if err := p.trusted(tx, own); err != nil {\n		return err\n	}\n	return p.s", "	return p.s", "registry", "TestImportOfATag"},
-	{egress.PublicPull, "network/enter.go", "	return denied(p)\n}", "	_ = denied(p)\n	return nil\n}", "registry", "TestNetworkFirst"},
+	{egress.PublicPull, "network/enter.go", "	return denied(row, p)\n}", "	_ = denied(row, p)\n	return nil\n}", "registry", "TestNetworkFirst"},
 	{egress.Import, "egress/judge.go", "	if !source.Exports {", "	if !source.Exports && a.To == \"\" {", "test/egress", "TestR4ImportFromLockedSource"},
 	{egress.ExportPipeline, "providers/containerregistry/exportpipelines/exportpipelines.go", `Export.Status == "disabled"`, `Export.Status == "never"`,
 		"test/egress", "TestR5NoPipelineFromLockedRegistry"},
