@@ -85,24 +85,14 @@ func TestSoon(t *testing.T) {
 		}
 		release()
 		written()
-		rename := func(from, to string) {
-			t.Helper()
-			err := db.Write(t.Context(), func(tx *meta.Tx) error {
-				_, err := tx.Exec(`ALTER TABLE ` + from + ` RENAME TO ` + to)
-				return err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		rename("audit", "gone")
+		rename(t, db, "audit", "gone")
 		if err := l.Decide(t.Context(), decision("lost")); err == nil {
 			t.Fatal("a record without a table")
 		}
 		if err := soon(); err == nil {
 			t.Error("what can't be recorded was let go")
 		}
-		rename("gone", "audit")
+		rename(t, db, "gone", "audit")
 		if len(durable) != 0 {
 			t.Error("what was not written is called durable")
 		}

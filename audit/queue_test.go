@@ -122,6 +122,18 @@ func TestDecideOfACallerThatHangsUp(t *testing.T) {
 	})
 }
 
+// rename gives a table another name: without its own no record can be written.
+func rename(t *testing.T, db *meta.DB, from, to string) {
+	t.Helper()
+	err := db.Write(t.Context(), func(tx *meta.Tx) error {
+		_, err := tx.Exec(`ALTER TABLE ` + from + ` RENAME TO ` + to)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // What can't be recorded is an error for who waits, shows in Healthy and in the log; a later success clears it.
 func TestRecordsThatCannotBeWritten(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
@@ -131,21 +143,11 @@ func TestRecordsThatCannotBeWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rename := func(from, to string) {
-			t.Helper()
-			err := db.Write(t.Context(), func(tx *meta.Tx) error {
-				_, err := tx.Exec(`ALTER TABLE ` + from + ` RENAME TO ` + to)
-				return err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		rename("audit", "gone")
+		rename(t, db, "audit", "gone")
 		if err := l.Decide(t.Context(), decision("pull")); err == nil || l.Healthy() == nil {
 			t.Errorf("without a table: Decide %v, Healthy %v", err, l.Healthy())
 		}
-		rename("gone", "audit")
+		rename(t, db, "gone", "audit")
 		if err := l.Decide(t.Context(), decision("pull")); err != nil || l.Healthy() != nil {
 			t.Errorf("with the table: Decide %v, Healthy %v", err, l.Healthy())
 		}
