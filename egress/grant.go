@@ -325,16 +325,20 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 			cut[connectionOf(a.Peer)] = cutOff{a.Peer, gone}
 		}
 	}
+	g.stop(w, epoch, verdicts, cut)
 	if !exports { // from now on nothing goes before its record is durable
+		late := map[*Flow]error{}
 		wait, cancel := context.WithTimeout(ctx, fenceWait)
 		for f, verdict := range verdicts {
 			if verdict == nil {
-				verdicts[f] = f.g.written.wait(wait)
+				if err := f.g.written.wait(wait); err != nil {
+					verdicts[f], late[f] = err, err
+				}
 			}
 		}
 		cancel()
+		g.stop(w, epoch, late, map[connection]cutOff{})
 	}
-	g.stop(w, epoch, verdicts, cut)
 	marked := g.marks.raise(registry, mark{Epoch: epoch, Deleted: errors.Is(err, meta.ErrNotFound)})
 	if marked != nil {
 		marked = fault.New(fault.Unavailable, "The change is committed and in force, but its high-water mark could not be written, so an older copy of the database would not be known for one.").Because(marked)
