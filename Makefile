@@ -46,7 +46,7 @@ bench: ## Go benchmarks; figures are in docs/performance.md
 	scripts/with-postgres $(GO) test -run '^$$' -bench . -benchtime 1s -count 5 -timeout 60m ./test/bench
 
 mutate-routes: ## force each route's rule open and see its named test fail
-	scripts/with-postgres $(GO) run ./test/mutate
+	scripts/with-storage scripts/with-postgres $(GO) run ./test/mutate
 
 FUZZ ?= 20000x
 fuzz: ## each fuzz target for FUZZ inputs
