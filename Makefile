@@ -6,7 +6,7 @@ UNIT = $(shell $(GO) list ./... | grep -v '/test/')
 STATICCHECK := .tools/bin/staticcheck
 STORAGES := .tools/bin/versitygw .tools/npm/node_modules/azurite
 
-.PHONY: help run build check test test-long demo bench mutate-routes fuzz dist tools
+.PHONY: help run build check lint test test-long demo bench mutate-routes fuzz dist tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,14 +17,16 @@ run: build ## build and start a registry on ./embargo-data (README's first comma
 build: ## build bin/embargo
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/embargo
 
-check: $(STATICCHECK) $(STORAGES) ## format, vet, staticcheck, import rules, unit tests: under two minutes
+check: lint $(STORAGES) ## format, vet, staticcheck, import rules, unit tests: under two minutes
+	scripts/with-storage scripts/with-postgres $(GO) test -short $(UNIT)
+
+lint: $(STATICCHECK) ## check without its unit tests
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: $$(gofmt -l $$(git ls-files '*.go'))"; exit 1; }
 	$(GO) vet ./...
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) vet ./cmd/embargo
 	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) vet ./cmd/embargo
 	$(STATICCHECK) ./...
 	$(GO) test ./test/rules
-	scripts/with-storage scripts/with-postgres $(GO) test -short $(UNIT)
 
 test: ## everything a change must pass; installs what the tests need (README's second command)
 	scripts/test
