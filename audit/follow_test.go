@@ -138,7 +138,6 @@ func TestFollowChooses(t *testing.T) {
 func TestFollowHearsOthers(t *testing.T) {
 	t.Parallel() // it waits for a look at the database that comes every few seconds
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		t.Parallel()
 		l, other := newLog(t, open(), "n"), newLog(t, open(), "other")
 		decide(t, l, "own")
 		f := follow(t, l, audit.Query{})

@@ -43,6 +43,7 @@ func each(t *testing.T, fn func(t *testing.T, w *world)) {
 	})
 	for _, kind := range blobtest.Kinds[1:] {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			inWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")), blobtest.Open(t, kind).Storage, fn)
 		})
 	}

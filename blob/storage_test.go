@@ -21,6 +21,7 @@ import (
 func far(t *testing.T, fn func(t *testing.T, w *world, v *blobtest.Valve)) {
 	for _, kind := range blobtest.Kinds[1:] {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			v, place := blobtest.Behind(t, blobtest.Open(t, kind))
 			inWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")), place.Storage, func(t *testing.T, w *world) { fn(t, w, v) })
 		})
@@ -180,6 +181,7 @@ func TestWrongDigestOfAnotherAlgorithm(t *testing.T) {
 
 // While a storage is away each request says so, nothing that was acknowledged is lost, and the work goes on when it is back.
 func TestStorageAway(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	far(t, func(t *testing.T, w *world, v *blobtest.Valve) {
 		ctx := t.Context()
 		content, large := random(20<<20), random(100<<10)

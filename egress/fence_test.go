@@ -125,6 +125,7 @@ func TestFenceOfADeletedRegistry(t *testing.T) {
 
 // A change is not answered as done while a refused reading is still within a window.
 func TestFenceWaitsForWindows(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		f := w.flow(pull(public))

@@ -22,7 +22,6 @@ func cancelJob(t *testing.T, db *meta.DB, id string) {
 // Cancel ends the context of a running job at once, although all workers are busy, and keeps its handler from writing.
 func TestCancelOfARunningJob(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		t.Parallel()
 		db := open()
 		r := newRunner(t, db, "n")
 		begun, mine := make(chan struct{}), make(chan error, 2)
@@ -60,7 +59,6 @@ func TestCancelOfARunningJob(t *testing.T) {
 // A job that has not begun is Canceled at once and never begins; one that ended stays as it is; one that is not there is not found.
 func TestCancelOfOtherJobs(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		t.Parallel()
 		db := open()
 		waiting := enqueue(t, db, job.Spec{Kind: "never"})
 		cancelJob(t, db, waiting)
@@ -87,7 +85,6 @@ func TestCancelOfOtherJobs(t *testing.T) {
 // At its end a runner stops its handlers, returns after them, and gives their jobs back: the attempt does not count and another begins at once.
 func TestRunDrains(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		t.Parallel()
 		db := open()
 		first := newRunner(t, db, "first")
 		begun, stopped := make(chan struct{}), false
@@ -120,7 +117,6 @@ func TestRunDrains(t *testing.T) {
 // A handler that finishes while its runner stops has finished: its result is kept.
 func TestResultOfADrainingRunner(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		t.Parallel()
 		db := open()
 		r := newRunner(t, db, "n")
 		begun := make(chan struct{})

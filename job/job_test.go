@@ -100,7 +100,6 @@ func receive[T any](t *testing.T, what string, c <-chan T) T {
 // A job exists exactly when the transaction that asked for it committed, with all that was said of it.
 func TestEnqueue(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		t.Parallel()
 		db := open()
 		own := errors.New("the caller's own error")
 		spec := job.Spec{ID: "op", Kind: "k", Subject: "/s", Registry: "r", Args: map[string]int{"a": 1}, Caller: json.RawMessage(`{"id":"me"}`),

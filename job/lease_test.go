@@ -112,7 +112,6 @@ func killWhenBegun(t *testing.T, url string) {
 // A runner that slept through its lease has lost the job: nothing that it still says of it is written.
 func TestLostLease(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		t.Parallel()
 		db := open()
 		slow, quick := newRunner(t, open(), "slow"), newRunner(t, db, "quick")
 		begun, wake, said := make(chan struct{}), make(chan struct{}), make(chan error, 2)
@@ -149,7 +148,6 @@ func TestLostLease(t *testing.T) {
 // A job whose runners die of it is given up after as many attempts as it may have.
 func TestJobThatKillsItsRunners(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		t.Parallel()
 		db := open()
 		id := enqueue(t, db, job.Spec{Kind: "k", MaxAttempts: 2})
 		write(t, db, func(tx *meta.Tx) error { // what a second killed runner leaves

@@ -15,7 +15,6 @@ import (
 // Of a limited kind no more jobs run at a time than the limit, the other workers go on with other kinds, and the next of the kind begins when one has ended.
 func TestLimit(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		t.Parallel()
 		db := open()
 		r, err := job.New(job.Options{DB: db, Node: "n", Workers: 3})
 		if err != nil {

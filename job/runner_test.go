@@ -56,7 +56,6 @@ var ends = map[string]struct {
 // Jobs end as their handlers say; one runner does them all, whatever the others did to it. What is inside of errors stays inside.
 func TestJobsEndAsTheirHandlersSay(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		t.Parallel()
 		db := open()
 		r := newRunner(t, db, "n")
 		ids := map[string]string{}
@@ -96,7 +95,6 @@ func TestStoppedBeforeItBegins(t *testing.T) {
 // A handler gets its arguments, and what it says of its progress shows at once.
 func TestProgress(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		t.Parallel()
 		db := open()
 		r := newRunner(t, db, "n")
 		reported, goOn := make(chan int), make(chan struct{})
@@ -123,7 +121,6 @@ func TestProgress(t *testing.T) {
 // A runner looks when a job is enqueued in its process, and does not begin before the job is due.
 func TestRunAt(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
-		t.Parallel()
 		db := open()
 		r := newRunner(t, db, "n")
 		begun := make(chan time.Time, 1)

@@ -349,6 +349,7 @@ func TestNetworkFirst(t *testing.T) {
 
 // TestPullIsJudgedAndRecorded (R1): each pull is a decision on record before its bytes, and afterwards what was really sent.
 func TestPullIsJudgedAndRecorded(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	each(t, func(t *testing.T, w *world) {
 		h := w.registry("contoso")
 		content := bytes.Repeat([]byte("x"), 2<<20)

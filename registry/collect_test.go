@@ -5,6 +5,7 @@ package registry_test
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -136,7 +137,7 @@ func TestCollectFilesAndUploads(t *testing.T) {
 		h := w.registry("contoso")
 		h.image("app", "v1", "a")
 		stray := filepath.Join(w.content, "00", "00000000000000000000000000000000")
-		if err := os.WriteFile(stray, []byte("left by a crash"), 0o600); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(stray), 0o700), os.WriteFile(stray, []byte("left by a crash"), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		begin := func() string {

@@ -205,8 +205,11 @@ func (m *model) crash() {
 	}
 	m.collect()
 	err := filepath.WalkDir(kept, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+		if err != nil {
 			return err
+		}
+		if d.IsDir() {
+			return os.MkdirAll(filepath.Join(m.w.content, strings.TrimPrefix(path, kept)), 0o700)
 		}
 		if err = os.Link(path, filepath.Join(m.w.content, strings.TrimPrefix(path, kept))); errors.Is(err, fs.ErrExist) {
 			return nil
@@ -214,7 +217,7 @@ func (m *model) crash() {
 		return err
 	})
 	stray := filepath.Join(m.w.content, "00", fmt.Sprintf("%032x", m.r.Uint64()))
-	if err = errors.Join(err, os.WriteFile(stray, []byte("half of a lay"), 0o600), os.RemoveAll(kept)); err != nil {
+	if err = errors.Join(err, os.MkdirAll(filepath.Dir(stray), 0o700), os.WriteFile(stray, []byte("half of a lay"), 0o600), os.RemoveAll(kept)); err != nil {
 		m.t.Fatal(err)
 	}
 	m.w.restart()

@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"fmt"
 	"net"
 	"net/url"
 	"os"
@@ -35,12 +36,13 @@ var Kinds = func() []string {
 	return []string{"sqlite", "postgres"}
 }()
 
-// Each runs a subtest on each kind of database. open gives a new handle on the subtest's one database; handles are closed at its end.
+// Each runs a subtest on each kind of database, at the same time. open gives a new handle on the subtest's one database; handles are closed at its end.
 func Each(t *testing.T, fn func(t *testing.T, open func() *meta.DB)) {
 	t.Helper()
 	for _, kind := range Kinds {
 		t.Run(kind, func(t *testing.T) {
-			url := URL(t, kind)
+			t.Parallel()
+			url := current(t, kind)
 			fn(t, func() *meta.DB { return Open(t, url) })
 		})
 	}
@@ -50,7 +52,10 @@ func Each(t *testing.T, fn func(t *testing.T, open func() *meta.DB)) {
 func EachAlone(t *testing.T, fn func(t *testing.T, db *meta.DB)) {
 	t.Helper()
 	for _, kind := range Kinds {
-		t.Run(kind, func(t *testing.T) { fn(t, open(t, meta.Options{URL: URL(t, kind), Alone: true})) })
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			fn(t, open(t, meta.Options{URL: current(t, kind), Alone: true}))
+		})
 	}
 }
 
@@ -88,35 +93,86 @@ func URL(t testing.TB, kind string) string {
 	if kind == "sqlite" {
 		return "sqlite:" + filepath.Join(t.TempDir(), "embargo.db")
 	}
+	return create(t, "")
+}
+
+// current is URL with the newest schema in it already, where making that takes longer than copying it.
+func current(t testing.TB, kind string) string {
+	t.Helper()
+	if kind == "sqlite" {
+		return URL(t, kind)
+	}
+	name, err := migrated()
+	if err != nil {
+		t.Fatalf("a migrated database: %v", err)
+	}
+	return create(t, " TEMPLATE "+name)
+}
+
+// migrated is the name of a database with the newest schema. It goes with its server.
+var migrated = sync.OnceValues(func() (string, error) {
+	admin, err := server()
+	if err != nil {
+		return "", err
+	}
+	name := newName()
+	if err := command(admin, "CREATE DATABASE "+name); err != nil {
+		return "", err
+	}
+	db, err := meta.Open(context.Background(), meta.Options{URL: at(admin, name), Dial: Dial})
+	if err != nil {
+		return "", err
+	}
+	return name, db.Close()
+})
+
+// create makes a database that goes when the test ends.
+func create(t testing.TB, of string) string {
+	t.Helper()
 	admin, err := server()
 	if err != nil {
 		t.Fatalf("PostgreSQL is needed for the tests (scripts/install-test-tools installs it): %v", err)
 	}
+	name := newName()
+	if err := command(admin, "CREATE DATABASE "+name+of); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := command(admin, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
+			t.Error(err)
+		}
+	})
+	return at(admin, name)
+}
+
+func newName() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails, by its contract
-	name := "t" + hex.EncodeToString(b[:])
-	command(t, admin, "CREATE DATABASE "+name)
-	t.Cleanup(func() { command(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	return "t" + hex.EncodeToString(b[:])
+}
+
+// at is the URL of another database of a server.
+func at(admin, name string) string {
 	u, err := url.Parse(admin)
 	if err != nil {
-		t.Fatal(err)
+		return admin // connecting says what is wrong with it
 	}
 	u.Path = "/" + name
 	return u.String()
 }
 
-func command(t testing.TB, url, sql string) {
-	t.Helper()
+func command(url, sql string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c, err := pgx.Connect(ctx, url)
 	if err != nil {
-		t.Fatalf("connecting to PostgreSQL: %v", err)
+		return fmt.Errorf("connecting to PostgreSQL: %w", err)
 	}
 	defer c.Close(ctx)
 	if _, err := c.Exec(ctx, sql); err != nil {
-		t.Fatalf("%s: %v", sql, err)
+		return fmt.Errorf("%s: %w", sql, err)
 	}
+	return nil
 }
 
 // server is the PostgreSQL server of this test binary.

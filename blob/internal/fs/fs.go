@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"github.com/embargo-registry/embargo/blob/internal/driver"
@@ -19,7 +20,13 @@ import (
 )
 
 // Dir is a tree of objects: <root>/<first two digits of the key>/<key>.
-type Dir struct{ root string }
+type Dir struct {
+	root string
+
+	mu sync.Mutex
+	// made has the folders whose names are on the disk.
+	made map[string]bool
+}
 
 // File is an object being written.
 type File struct {
@@ -39,14 +46,39 @@ type object struct{ f *os.File }
 // ahead is how much is written before the kernel is told to begin storing it: a long upload's Sync then finds little left to do.
 const ahead = 8 << 20
 
-// Open makes the tree if it is not there. All 256 folders are made at once, so that an object needs one directory's fsync.
+// Open makes the root if it is not there. A folder in it is made when its first object is.
 func Open(root string) (*Dir, error) {
-	for i := range 256 {
-		if err := os.MkdirAll(filepath.Join(root, fmt.Sprintf("%02x", i)), 0o700); err != nil {
-			return nil, err
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
+	}
+	d := &Dir{root: root, made: map[string]bool{}}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			d.made[e.Name()] = true
 		}
 	}
-	return &Dir{root: root}, errors.Join(durable.SyncDir(root), durable.SyncDir(filepath.Dir(root)))
+	return d, errors.Join(durable.SyncDir(root), durable.SyncDir(filepath.Dir(root)))
+}
+
+// folder makes a folder of the root and its name durable, if it is not yet.
+func (d *Dir) folder(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.made[name] {
+		return nil
+	}
+	if err := os.Mkdir(filepath.Join(d.root, name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := durable.SyncDir(d.root); err != nil {
+		return err
+	}
+	d.made[name] = true
+	return nil
 }
 
 func (d *Dir) String() string { return "the folder " + d.root }
@@ -106,6 +138,9 @@ func (d *Dir) Put(_ context.Context, key string, content []byte) error {
 
 func (d *Dir) open(key string, flag int) (*File, error) {
 	p, err := d.path(key)
+	if err == nil && flag&os.O_CREATE != 0 {
+		err = d.folder(key[:2])
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -203,9 +238,12 @@ func (o object) Close() error { return o.f.Close() }
 
 // Walk visits all files.
 func (d *Dir) Walk(ctx context.Context, visit func(driver.Item) error) error {
+	if _, err := os.Stat(d.root); err != nil {
+		return err
+	}
 	for i := range 256 {
 		entries, err := os.ReadDir(filepath.Join(d.root, fmt.Sprintf("%02x", i)))
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		for _, e := range entries {

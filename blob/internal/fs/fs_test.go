@@ -72,6 +72,9 @@ func TestResumeOfTooLittle(t *testing.T) {
 // A walk sees objects alone.
 func TestWalkSeesObjectsAlone(t *testing.T) {
 	d, root := open(t)
+	if err := os.Mkdir(filepath.Join(root, "00"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"00/other", "00/" + strings.Repeat("0", 31), "00/.writing"} {
 		if err := os.WriteFile(filepath.Join(root, name), nil, 0o600); err != nil {
 			t.Fatal(err)
