@@ -18,7 +18,7 @@ build: ## build bin/embargo
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/embargo
 
 check: lint $(STORAGES) ## format, vet, staticcheck, import rules, unit tests: under two minutes
-	scripts/with-storage scripts/with-postgres $(GO) test -short $(UNIT)
+	scripts/with-storage scripts/with-postgres $(GO) test -short -parallel 4 $(UNIT)
 
 lint: $(STATICCHECK) ## check without its unit tests
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: $$(gofmt -l $$(git ls-files '*.go'))"; exit 1; }

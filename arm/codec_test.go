@@ -23,6 +23,7 @@ func codec(t testing.TB) *arm.Codec {
 
 // Every pair of api-versions: what the one created survives GET and PUT in the other.
 func TestNoVersionLosesWhatAnotherWrote(t *testing.T) {
+	t.Parallel()
 	armtest.RoundTrips(t, bank(), []string{vaults, doors}, map[string][][]byte{
 		vaults: {[]byte(`{"sku":{"name":"Basic"},"location":"westus","properties":{"lock":"enabled","public":"Disabled","old":"x","color":"blue"}}`)},
 	})
@@ -33,6 +34,7 @@ const locked = `{"sku":{"name":"Premium"},"location":"westus","tags":{"a":"1","b
 
 // The rules of PUT and PATCH, member by member: what the result has at a path.
 func TestMerging(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, version, body string
 		patch               bool
@@ -100,6 +102,7 @@ func dig(t *testing.T, doc []byte, path string) any {
 
 // What a body may not hold is refused with the path, and all of it at once.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	const head = `"sku":{"name":"Premium"},"location":"westus"`
 	for _, c := range []struct {
 		name, body string
@@ -154,6 +157,7 @@ func TestRefusals(t *testing.T) {
 
 // Members come out in the declared order, as their version has them; gates, secrets and empty members are left out.
 func TestShowing(t *testing.T) {
+	t.Parallel()
 	doc, err := codec(t).Merge("2026-03-01-preview", nil, []byte(locked), false)
 	if err != nil {
 		t.Fatal(err)
@@ -181,6 +185,7 @@ func TestShowing(t *testing.T) {
 }
 
 func TestPropertiesDocSaysEachStance(t *testing.T) {
+	t.Parallel()
 	page := string(arm.PropertiesDoc(bank().Types...))
 	for _, want := range []string{
 		"| `properties.lock` | `enabled`, `disabled` | `disabled` | yes |  | acts | A locked vault has no doors. |",

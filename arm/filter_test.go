@@ -11,6 +11,7 @@ import (
 )
 
 func TestFilter(t *testing.T) {
+	t.Parallel()
 	id := name.Group("s", "Group1").In("Microsoft.ContainerRegistry", "registries", "reg'1")
 	tags := map[string]string{"Env": "prod", "team": "a"}
 	for text, want := range map[string]bool{

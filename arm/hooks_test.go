@@ -46,6 +46,7 @@ func withGroup(t *testing.T, b *armtest.Bench) *armtest.Bench {
 
 // What AfterCommit registers sees the change committed, and the answer waits for it.
 func TestAfterCommitRunsBetweenCommitAndAnswer(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		var committed bool
@@ -70,6 +71,7 @@ func TestAfterCommitRunsBetweenCommitAndAnswer(t *testing.T) {
 
 // A failure after the commit is told, although the change stands; a failure in Apply leaves nothing behind.
 func TestFailuresAroundTheCommit(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := withGroup(t, armtest.New(t, open(), lamps(func(tx *arm.Tx, c arm.Change[lamp]) error {
 			switch c.ID.Name() {
@@ -101,6 +103,7 @@ func textOf(v map[string]any) string {
 
 // Hooks write and delete other resources in the same transaction; a job ends a long-running PUT.
 func TestHooksActThroughTheEngine(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		apply := func(tx *arm.Tx, c arm.Change[lamp]) error {
 			switch {
@@ -156,6 +159,7 @@ func TestHooksActThroughTheEngine(t *testing.T) {
 
 // A group that is being deleted takes nothing new, and what is in a state shows it.
 func TestADeletingGroupTakesNothingNew(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := withGroup(t, armtest.New(t, open(), lamps(nil)))
 		b.Must(t, 201, "PUT", lampPath+"a?api-version=2020-01-01", `{}`)
@@ -179,6 +183,7 @@ func TestADeletingGroupTakesNothingNew(t *testing.T) {
 
 // Mistakes in declarations are told when the engine is made.
 func TestDeclarationsAreChecked(t *testing.T) {
+	t.Parallel()
 	type twice struct {
 		A string `json:"a"`
 		B string `json:"A"`
@@ -217,6 +222,7 @@ func TestDeclarationsAreChecked(t *testing.T) {
 
 // Every answer carries ARM's headers, errors included.
 func TestHeaders(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := newBench(t, open())
 		const correlation = "12345678-1234-1234-1234-1234567890ab"

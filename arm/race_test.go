@@ -22,6 +22,7 @@ import (
 
 // Two changes that exclude one another, at once, on two handles of the database: one of them wins.
 func TestConflictingWritesNeverBothCommit(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		first := newBench(t, open())
 		second := first
@@ -69,6 +70,7 @@ func TestConflictingWritesNeverBothCommit(t *testing.T) {
 
 // Creating one name from many sides at once: one creates it, in one group, and the others are told.
 func TestConcurrentCreatesOfOneName(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := newBench(t, open())
 		for _, g := range []string{"a", "b"} {
@@ -102,6 +104,7 @@ func TestConcurrentCreatesOfOneName(t *testing.T) {
 
 // A change and its record commit together; a refusal is recorded with its rule; no secret is in either, nor in the database.
 func TestRecordsOfChanges(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := newBench(t, open())
 		b.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
@@ -147,6 +150,7 @@ func TestRecordsOfChanges(t *testing.T) {
 
 // Secrets are sealed where they are stored.
 func TestSecretsAreSealedAtRest(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := newBench(t, open())
 		b.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
@@ -167,6 +171,7 @@ func TestSecretsAreSealedAtRest(t *testing.T) {
 
 // After a new installation key, every secret is sealed by it, and is what it was.
 func TestReseal(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := newBench(t, open())
 		b.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
@@ -200,6 +205,7 @@ func TestReseal(t *testing.T) {
 
 // A list of more than a page is read to its end by its links, each resource once.
 func TestPagesHoldEverythingOnce(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := newBench(t, open())
 		b.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/g?api-version=2021-04-01", `{"location":"westus"}`)
@@ -235,6 +241,7 @@ func TestPagesHoldEverythingOnce(t *testing.T) {
 
 // Deleting a group and creating in it, at once: nothing is left in a group that has gone.
 func TestNothingOutlivesItsGroup(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		b := newBench(t, open())
 		for n := range 30 {

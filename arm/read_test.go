@@ -11,6 +11,7 @@ import (
 )
 
 func TestParseJSONRefusesWithThePath(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, in, target, says string }{
 		{"twice", `{"a":{"b":1,"b":2}}`, "a.b", "given twice"},
 		{"in a list", `{"a":[{"x":1},{"x":1,"x":2}]}`, "a[1].x", "given twice"},

@@ -5,6 +5,7 @@ package arm
 import "testing"
 
 func TestVersionsResolveInTheirLane(t *testing.T) {
+	t.Parallel()
 	s, err := compileVersions(Versions{List: []string{"2021-06-01-preview", "2019-05-01", "2021-09-01", "2025-11-01", "2026-03-01-preview"}, Newer: true})
 	if err != nil {
 		t.Fatal(err)
@@ -32,6 +33,7 @@ func TestVersionsResolveInTheirLane(t *testing.T) {
 }
 
 func TestSinceServesOneShape(t *testing.T) {
+	t.Parallel()
 	s, err := compileVersions(Versions{Since: "2014-04-01"})
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +47,7 @@ func TestSinceServesOneShape(t *testing.T) {
 }
 
 func TestRangesHoldByLane(t *testing.T) {
+	t.Parallel()
 	rs, err := parseRanges("2022-02-01-preview..; 2025-11-01..")
 	if err != nil {
 		t.Fatal(err)

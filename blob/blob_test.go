@@ -150,6 +150,7 @@ func random(n int) []byte {
 
 // What was put is read back by its digest, whole and in ranges, of every size that matters.
 func TestReadBack(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		for _, size := range []int{0, 1, 64 << 10, 64<<10 + 1, 3<<20 + 7} {
 			content := random(size)
@@ -179,6 +180,7 @@ func TestReadBack(t *testing.T) {
 
 // Nothing is read but by a grant of that content.
 func TestReadNeedsTheGrant(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		var digests []name.Digest
@@ -201,6 +203,7 @@ func TestReadNeedsTheGrant(t *testing.T) {
 
 // One digest has one object, however often and at once it is put; the others are removed.
 func TestOneObjectPerDigest(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		content := random(100)
 		var wg sync.WaitGroup
@@ -227,6 +230,7 @@ func TestOneObjectPerDigest(t *testing.T) {
 
 // Content of another digest than was said is stored nowhere; a transaction that fails commits nothing.
 func TestNothingStaysOfWhatFails(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		want := name.DigestOf([]byte("said"))
@@ -261,6 +265,7 @@ func TestNothingStaysOfWhatFails(t *testing.T) {
 
 // Inspect gives the registry its own small content, and no more than it asked for.
 func TestInspect(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		c, err := w.store.Put(ctx, []byte("manifest"), "")

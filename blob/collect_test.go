@@ -48,6 +48,7 @@ func (w *world) collect(in time.Duration, dry bool, unused ...name.Digest) blob.
 
 // What nothing names goes when its grace has passed, whatever wrote it: objects, and what unfinished uploads left. What is named stays.
 func TestCollect(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
 		kept, unused := random(9<<20), random(100<<10)
@@ -89,6 +90,7 @@ func TestCollect(t *testing.T) {
 
 // What an upload left beside the object that it became is collected, and the object is not.
 func TestCollectPartsOfWhatIsFinished(t *testing.T) {
+	t.Parallel()
 	far(t, func(t *testing.T, w *world, _ *blobtest.Valve) {
 		content := random(9 << 20)
 		u := w.begin()
@@ -127,6 +129,7 @@ func TestCollectPartsOfWhatIsFinished(t *testing.T) {
 
 // A scrub finds content that is gone or changed, and a push heals it.
 func TestScrub(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
 		content := [][]byte{random(100 << 10), random(100 << 10), random(9 << 20)}
@@ -174,6 +177,7 @@ func TestScrub(t *testing.T) {
 
 // A storage that lost everything, its mark too, is not the storage that the content is in: a scrub says so and takes nothing out of use.
 func TestScrubOfAnotherStorage(t *testing.T) {
+	t.Parallel()
 	far(t, func(t *testing.T, w *world, _ *blobtest.Valve) {
 		d := w.put(random(100 << 10))
 		for key := range blobtest.Keys(t, w.at) {

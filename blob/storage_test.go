@@ -52,6 +52,7 @@ func (w *world) put(content []byte) name.Digest {
 
 // An upload begun on one node goes on and ends on another; who looked before is told.
 func TestUploadGoesOnElsewhere(t *testing.T) {
+	t.Parallel()
 	content := random(20<<20 + 5)
 	each(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
@@ -85,6 +86,7 @@ func TestUploadGoesOnElsewhere(t *testing.T) {
 
 // Of two nodes that write an upload at once one is told that the other was there, and what the other wrote stays.
 func TestTwoNodesWriteAtOnce(t *testing.T) {
+	t.Parallel()
 	far(t, func(t *testing.T, w *world, _ *blobtest.Valve) {
 		ctx := t.Context()
 		content := random(9 << 20)
@@ -124,6 +126,7 @@ func TestTwoNodesWriteAtOnce(t *testing.T) {
 
 // A seal whose row was not written can be repeated, with the rest or without; what another seal has finished under its name is not taken for it.
 func TestSealAgain(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := t.Context()
 		for _, c := range []struct{ before, rest int }{{5, 0}, {0, 5}, {9 << 20, 0}, {0, 9 << 20}} {
@@ -166,6 +169,7 @@ func TestSealAgain(t *testing.T) {
 
 // Content that is not what its sha512 says is found before it is committed, and nothing stays of it.
 func TestWrongDigestOfAnotherAlgorithm(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		for _, n := range []int{5, 9 << 20} {
 			u := w.begin()
@@ -226,6 +230,7 @@ func TestStorageAway(t *testing.T) {
 
 // A reading whose connection breaks goes on where it was.
 func TestReadingGoesOn(t *testing.T) {
+	t.Parallel()
 	far(t, func(t *testing.T, w *world, v *blobtest.Valve) {
 		content := random(9 << 20)
 		d := w.put(content)
@@ -254,6 +259,7 @@ func (w *stops) Write(b []byte) (int, error) {
 
 // A reading is one request, and one that ends midway leaves the rest where it is.
 func TestReadingThatStops(t *testing.T) {
+	t.Parallel()
 	far(t, func(t *testing.T, w *world, v *blobtest.Valve) {
 		const size = 64 << 20
 		d := w.put(random(size))
@@ -279,6 +285,7 @@ func TestReadingThatStops(t *testing.T) {
 
 // An installation starts with the storage that its content is in, and with no other; a storage serves one installation.
 func TestStorageIsTheInstallations(t *testing.T) {
+	t.Parallel()
 	for _, kind := range blobtest.Kinds {
 		t.Run(kind, func(t *testing.T) {
 			place, folder := blobtest.Open(t, kind).Storage, blobtest.Open(t, blobtest.Folder).Storage

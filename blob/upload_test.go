@@ -16,6 +16,7 @@ import (
 
 // An upload goes on where it stopped: in parts, after a break in the middle of one, and after the process was started again.
 func TestUploadGoesOn(t *testing.T) {
+	t.Parallel()
 	content := random(3<<20 + 1)
 	for _, want := range []name.Digest{name.DigestOf(content), sha512Of(content)} {
 		each(t, func(t *testing.T, w *world) {
@@ -49,6 +50,7 @@ func TestUploadGoesOn(t *testing.T) {
 
 // After a wrong digest, or a rest that breaks off, an upload stands where its last part ended.
 func TestSealThatFailsChangesNothing(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		content := random(5000)
@@ -75,6 +77,7 @@ func TestSealThatFailsChangesNothing(t *testing.T) {
 
 // One request writes an upload at a time; one that looked before another wrote is told so.
 func TestUploadHasOneWriter(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		u := w.begin()
@@ -111,6 +114,7 @@ func TestUploadHasOneWriter(t *testing.T) {
 
 // An upload is found by its repository alone, and ends with a cancel that leaves no object.
 func TestUploadEnds(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		u := w.begin()
@@ -142,6 +146,7 @@ func TestUploadEnds(t *testing.T) {
 
 // Sealed content of a cancelled upload is not committed.
 func TestCommitOfACancelledUpload(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		u := w.begin()

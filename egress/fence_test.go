@@ -19,6 +19,7 @@ func shut(r *meta.RegistryRow) { r.Exports, r.PublicAccess = false, false }
 
 // Who was let in by a row that is no longer in force is to be asked again, once the fence has begun.
 func TestEnteredByAnOldRow(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		var before, after meta.RegistryRow
 		read := func(row *meta.RegistryRow) {
@@ -44,6 +45,7 @@ func TestEnteredByAnOldRow(t *testing.T) {
 
 // After the fence a reading that the policy refuses gets no further window, one that it allows goes on, and other registries are not touched.
 func TestFenceStopsWhatIsRefused(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		out, in := w.flow(pull(public)), w.flow(pull(private))
@@ -85,6 +87,7 @@ func TestFenceStopsWhatIsRefused(t *testing.T) {
 
 // Opening the policy again does not revive what was stopped.
 func TestFenceIsFinal(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		f := w.flow(pull(public))
@@ -103,6 +106,7 @@ func TestFenceIsFinal(t *testing.T) {
 
 // What can't be judged any more is stopped: a deleted registry's readings, whoever reads.
 func TestFenceOfADeletedRegistry(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		f := w.flow(pull(private))
@@ -148,6 +152,7 @@ func TestFenceWaitsForWindows(t *testing.T) {
 
 // Under load: once a fence is back, no reading that it refuses begins a window, is within one, or is granted anew.
 func TestFenceUnderLoad(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		const readers, flips = 8, 10
@@ -208,6 +213,7 @@ func TestFenceUnderLoad(t *testing.T) {
 
 // Every route of the register has one line, with its rule and the place of the rule.
 func TestRegisterIsWhole(t *testing.T) {
+	t.Parallel()
 	seen := map[string]bool{}
 	for _, e := range egress.Register {
 		if seen[string(e.Route)] || e.Rule == "" || e.Room == "" {
@@ -222,6 +228,7 @@ func TestRegisterIsWhole(t *testing.T) {
 
 // A fence ends the sending of events that the policy now refuses, at once, and no other; what was cut is on record.
 func TestFenceStopsEvents(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		tell := func(a egress.Ask) (context.Context, func(int64, bool)) {
 			d, err := w.decide(a)
@@ -271,6 +278,7 @@ func TestFenceStopsEvents(t *testing.T) {
 
 // A held registry tells nobody of its events, a declared destination neither.
 func TestHeldRegistrySendsNoEvent(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		err := w.db.Write(context.Background(), func(tx *meta.Tx) error { _, err := tx.HoldRegistry("id-one", true, 0); return err })
 		if err != nil {
@@ -284,6 +292,7 @@ func TestHeldRegistrySendsNoEvent(t *testing.T) {
 
 // A backup that others can open meets the policy of every registry: locking one stops what it reads of another.
 func TestR18FenceOfEveryRegistry(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ask := egress.Ask{Route: egress.Backup, Registry: "id-one", Digest: content, Batch: "b", Caller: identity.Caller{ID: "x"}}
 		foreign := w.flow(ask)

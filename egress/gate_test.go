@@ -146,6 +146,7 @@ func event(declared bool) egress.Ask {
 
 // Each rule, on the rows as they are stored: who asks, what stands, what the gate says, and that a refusal is on record with its rule.
 func TestRules(t *testing.T) {
+	t.Parallel()
 	shut := func(r *meta.RegistryRow) { r.PublicAccess, r.Exports = false, false }
 	each(t, func(t *testing.T, w *world) {
 		for i, c := range []struct {
@@ -224,6 +225,7 @@ func (w *world) find(correlation string) audit.Entry {
 
 // A decision is on record, durably, before there is a grant; a log that can't write gives none.
 func TestReleaseIsRecordedFirst(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		w.grant(pull(public))
 		before := w.stored() // a fresh read of the database
@@ -286,6 +288,7 @@ func (w *world) rename(from, to string) {
 
 // With Soon a pull whose registry lets artifacts go is let go while its record waits; that of a registry with exports disabled waits for its record, and so does every other route.
 func TestSoonIsForOpenRegistries(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		gate, err := egress.New(egress.Options{DB: w.db, Audit: w.log, Soon: true})
 		if err != nil {
@@ -327,6 +330,7 @@ func TestSoonIsForOpenRegistries(t *testing.T) {
 
 // With Soon, once exports are disabled nothing is read before its record is durable, whenever it was decided; a reading under way whose record failed is stopped by the fence.
 func TestSoonEndsWithTheFence(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		var err error
 		if w.gate, err = egress.New(egress.Options{DB: w.db, Audit: w.log, Soon: true}); err != nil {
@@ -376,6 +380,7 @@ func TestSoonEndsWithTheFence(t *testing.T) {
 
 // With Soon, what could not be recorded is shared with nobody: the connection's next pull is a record of its own.
 func TestSoonSharesWhatIsDurable(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		var err error
 		if w.gate, err = egress.New(egress.Options{DB: w.db, Audit: w.log, Soon: true}); err != nil {
@@ -409,6 +414,7 @@ func TestSoonSharesWhatIsDurable(t *testing.T) {
 
 // The ranges of one blob that one caller reads on one connection share a record; nothing else shares one.
 func TestSharedRecords(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		other := pull(public)
 		other.Digest = name.DigestOf([]byte("other"))
@@ -434,6 +440,7 @@ func TestSharedRecords(t *testing.T) {
 
 // A grant opens what it was given for, while it lasts, and nothing else.
 func TestGrantOpensOnlyItsContent(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		g := w.grant(pull(public))
@@ -469,6 +476,7 @@ func TestGrantOpensOnlyItsContent(t *testing.T) {
 
 // A node that has lost its lease decides nothing and ends what it was reading.
 func TestNodeWithoutLeaseDecidesNothing(t *testing.T) {
+	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		f := w.flow(pull(public))
 		defer f.Close(false)

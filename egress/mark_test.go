@@ -104,6 +104,7 @@ func (m *marked) lower(id string, epoch int64) {
 
 // A start holds the registries when the database is older than what was in force, or a restored one of which that is not known, and never otherwise.
 func TestReconcile(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		before func(m *marked)
 		why    string
@@ -181,6 +182,7 @@ func put(id string, epoch int64) func(tx *meta.Tx) error {
 
 // A change is not answered before its mark is written, and marks that can't be read stop the start.
 func TestMarksAreNeeded(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		dir := filepath.Join(t.TempDir(), "marks")
 		if err := os.Mkdir(dir, 0o700); err != nil {

@@ -12,6 +12,7 @@ import (
 
 // A ring is heard after its commit by those who listen to its topic, once for many rings, and never of what was rolled back.
 func TestBell(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		first, leaveFirst := db.Listen("jobs")

@@ -84,6 +84,7 @@ func nothing(*meta.Tx) error { return nil }
 
 // What one database holds is the same on the other after a copy, and the copy of that is the same copy.
 func TestCopyBetweenDatabases(t *testing.T) {
+	t.Parallel()
 	for _, from := range metatest.Kinds {
 		for _, to := range metatest.Kinds {
 			t.Run(from+" to "+to, func(t *testing.T) {
@@ -116,6 +117,7 @@ func TestCopyBetweenDatabases(t *testing.T) {
 
 // Nothing is restored over something, and a restore that fails leaves the database empty, so that it can be tried again.
 func TestRestoreIsAllOrNothing(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		source := metatest.Open(t, metatest.URL(t, "sqlite"))
 		fillTables(t, source)
@@ -157,6 +159,7 @@ func TestRestoreIsAllOrNothing(t *testing.T) {
 
 // A copy is one instant's although others write, and ends when its reader wants no more.
 func TestSnapshotIsOneInstant(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		fillTables(t, db)
@@ -180,6 +183,7 @@ func TestSnapshotIsOneInstant(t *testing.T) {
 
 // A copy of an older schema is restored as it was and then migrated.
 func TestRestoreOfAnOlderSchema(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		fillTables(t, db)

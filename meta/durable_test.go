@@ -56,6 +56,7 @@ func writeUntilKilled(url string) error {
 
 // What a Write acknowledged is there after the process was killed, and the database opens again.
 func TestWritesSurviveAKill(t *testing.T) {
+	t.Parallel()
 	for _, kind := range metatest.Kinds {
 		t.Run(kind, func(t *testing.T) {
 			url := metatest.URL(t, kind)
@@ -118,6 +119,7 @@ func killAfter(t *testing.T, url string, count int) []string {
 
 // A commit waits for the disk: no setting of ours turns that off.
 func TestCommitsAreSynchronous(t *testing.T) {
+	t.Parallel()
 	for kind, setting := range map[string][2]string{
 		"sqlite":   {`PRAGMA synchronous`, "2"},
 		"postgres": {`SHOW synchronous_commit`, "on"},

@@ -19,6 +19,7 @@ import (
 
 // A transaction that has begun goes on to its end although its caller hangs up: "failed" is never said of what was committed.
 func TestACallerThatHangsUp(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -38,6 +39,7 @@ func TestACallerThatHangsUp(t *testing.T) {
 
 // When the disk is full each writer of the group gets a true answer, nobody's OnCommit lies, and the writer works again once there is room.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	const writers = 24
 	db := metatest.Open(t, metatest.URL(t, "sqlite"))
 	limit := func(pages string) {
@@ -88,6 +90,7 @@ func TestFullDisk(t *testing.T) {
 
 // Transactions that PostgreSQL can't order are run again until each is through; what they asked for happens once.
 func TestDeadlockIsRunAgain(t *testing.T) {
+	t.Parallel()
 	db := metatest.Open(t, metatest.URL(t, "postgres"))
 	err := db.Write(t.Context(), func(tx *meta.Tx) error {
 		return errors.Join(tx.SetInstallation("a", ""), tx.SetInstallation("b", ""))
@@ -130,6 +133,7 @@ func TestDeadlockIsRunAgain(t *testing.T) {
 
 // A closed database says so, and writes that were under way are finished first.
 func TestClose(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db, other := open(), open()
 		begun, release, answer := make(chan struct{}), make(chan struct{}), make(chan error, 1)
@@ -164,6 +168,7 @@ func TestClose(t *testing.T) {
 
 // A closed SQLite database is one file: whoever copies it has everything.
 func TestCloseLeavesOneFile(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "embargo.db")
 	db, err := meta.Open(t.Context(), meta.Options{URL: "sqlite:" + path})
 	if err != nil {

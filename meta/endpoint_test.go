@@ -24,6 +24,7 @@ func endpoint(id, registry string, addresses ...string) meta.Endpoint {
 
 // An endpoint comes back as it was written; what decisions read of a registry are its approved endpoints, and every write raises the epoch.
 func TestEndpoint(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		write := func(fn func(tx *meta.Tx) (int64, error)) int64 {

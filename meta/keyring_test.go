@@ -45,6 +45,7 @@ func opens(t *testing.T, k *meta.Keyring, sealed []byte, want string) {
 }
 
 func TestSealAndOpen(t *testing.T) {
+	t.Parallel()
 	k, path := newKeyring(t)
 	again, err := meta.LoadKeyring(path)
 	if err != nil {
@@ -67,6 +68,7 @@ func TestSealAndOpen(t *testing.T) {
 
 // A key that is not here is named by its id, so that its owner can find it.
 func TestWrongKeyIsNamed(t *testing.T) {
+	t.Parallel()
 	one, _ := newKeyring(t)
 	other, _ := newKeyring(t)
 	if _, err := other.Open("ca", seal(t, one, "secret")); err == nil || !strings.Contains(err.Error(), one.KeyID()) {
@@ -76,6 +78,7 @@ func TestWrongKeyIsNamed(t *testing.T) {
 
 // No bit of a sealed text can be changed and no byte be missing.
 func TestDamagedSealsAreRefused(t *testing.T) {
+	t.Parallel()
 	k, _ := newKeyring(t)
 	sealed := seal(t, k, "secret")
 	for n := range sealed {
@@ -96,6 +99,7 @@ func TestDamagedSealsAreRefused(t *testing.T) {
 }
 
 func TestKeyringFileMode(t *testing.T) {
+	t.Parallel()
 	k, path := newKeyring(t)
 	if err := k.Rotate(path); err != nil {
 		t.Fatal(err)
@@ -113,6 +117,7 @@ func TestKeyringFileMode(t *testing.T) {
 
 // A new file is its owner's alone and never replaces one that is there.
 func TestNewKeyringFile(t *testing.T) {
+	t.Parallel()
 	k, path := newKeyring(t)
 	before := content(t, path)
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
@@ -132,6 +137,7 @@ func TestNewKeyringFile(t *testing.T) {
 
 // Keys that are added at the same time are all kept, in the ring and in the file: what any of them sealed opens.
 func TestRotateAtOnce(t *testing.T) {
+	t.Parallel()
 	k, path := newKeyring(t)
 	var wg sync.WaitGroup
 	sealed := make([][]byte, 8)
@@ -165,6 +171,7 @@ func TestRotateAtOnce(t *testing.T) {
 
 // Damaged text is refused with the line's number, and no message shows key bytes.
 func TestDamagedKeyringsAreRefused(t *testing.T) {
+	t.Parallel()
 	key := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, 32))
 	good := "00c0ffee " + key + "\n"
 	for name, c := range map[string]struct{ text, want string }{
@@ -195,6 +202,7 @@ func TestDamagedKeyringsAreRefused(t *testing.T) {
 
 // After a rotation the new key seals, in this keyring and in one that is loaded; what the old one sealed opens, and a copy of the old file does not have the new key.
 func TestRotate(t *testing.T) {
+	t.Parallel()
 	k, path := newKeyring(t)
 	before, id := seal(t, k, "before"), k.KeyID()
 	old, err := meta.LoadKeyring(path)
@@ -234,6 +242,7 @@ func TestRotate(t *testing.T) {
 
 // Sealed secrets are kept by name with the id of their key.
 func TestSecrets(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		k, _ := newKeyring(t)

@@ -39,6 +39,7 @@ func write(t testing.TB, db *meta.DB, query string, args ...any) {
 
 // What a write has answered is seen by every read that begins after, whatever kind of statement it was and however often the same was read before.
 func TestMemoryForgetsWhatIsWritten(t *testing.T) {
+	t.Parallel()
 	db := alone(t)
 	write(t, db, `INSERT INTO nodes (id, lease_until, epoch_seen) VALUES ('a', 1, 0), ('b', 2, 0)`)
 	look := func() (got string) {
@@ -106,6 +107,7 @@ func TestMemoryForgetsWhatIsWritten(t *testing.T) {
 
 // While money goes from a table to another and back, every read sees all of it, though each of its statements may be answered from memory or from the database.
 func TestMemorySeesOneInstant(t *testing.T) {
+	t.Parallel()
 	db := alone(t)
 	const accounts, total = 4, 1000
 	write(t, db, `INSERT INTO nodes (id, lease_until, epoch_seen) VALUES ('0', 250, 0), ('1', 250, 0), ('2', 250, 0), ('3', 250, 0)`)

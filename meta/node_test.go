@@ -33,6 +33,7 @@ func refusedNode(t *testing.T, err error, when string) {
 
 // One node at a time decides on a PostgreSQL database; a released lease goes to the next at once.
 func TestSecondNodeIsRefusedUntilTheFirstLeaves(t *testing.T) {
+	t.Parallel()
 	url := metatest.URL(t, "postgres")
 	one, two := metatest.Open(t, url), metatest.Open(t, url)
 	first, err := one.Register(t.Context(), "one", time.Hour)
@@ -64,6 +65,7 @@ func TestSecondNodeIsRefusedUntilTheFirstLeaves(t *testing.T) {
 
 // The lease of a node that was killed ends by itself; by then that node has stopped deciding.
 func TestLeaseOfAKilledNodeEnds(t *testing.T) {
+	t.Parallel()
 	url := metatest.URL(t, "postgres")
 	one, two := metatest.Open(t, url), metatest.Open(t, url)
 	first, err := one.Register(t.Context(), "one", 400*time.Millisecond)
@@ -84,6 +86,7 @@ func TestLeaseOfAKilledNodeEnds(t *testing.T) {
 
 // The same node, started again after a kill, need not wait for its own lease.
 func TestRestartedNodeTakesItsOwnLease(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		for range 2 {
 			if l, err := open().Register(t.Context(), "one", time.Hour); err != nil || !l.Valid() {
@@ -95,6 +98,7 @@ func TestRestartedNodeTakesItsOwnLease(t *testing.T) {
 
 // Of nodes that start together one wins, although each looked before any other had written.
 func TestNodesThatStartTogether(t *testing.T) {
+	t.Parallel()
 	const nodes = 6
 	url := metatest.URL(t, "postgres")
 	gate := metatest.Open(t, url)
@@ -136,6 +140,7 @@ func TestNodesThatStartTogether(t *testing.T) {
 
 // On SQLite the data directory is locked by one process, so its node always may decide.
 func TestSQLiteNodeAlwaysDecides(t *testing.T) {
+	t.Parallel()
 	db := metatest.Open(t, metatest.URL(t, "sqlite"))
 	l, err := db.Register(t.Context(), "one", time.Microsecond)
 	if err != nil || !db.SoleWriter() || !l.Valid() {

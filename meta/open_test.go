@@ -43,6 +43,7 @@ func closed(t *testing.T, url string, fn func(tx *meta.Tx) error) {
 
 // A database of a newer schema is refused with words that say what to do, and is left as it is.
 func TestNewerSchemaIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, kind := range metatest.Kinds {
 		t.Run(kind, func(t *testing.T) {
 			url := metatest.URL(t, kind)
@@ -81,6 +82,7 @@ func content(t *testing.T, path string) []byte {
 
 // Opening a database again keeps what is in it.
 func TestOpenAgain(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		if err := open().Write(t.Context(), put("kept", "x")); err != nil {
 			t.Fatal(err)
@@ -93,6 +95,7 @@ func TestOpenAgain(t *testing.T) {
 
 // The SQLite file and its companions are their owner's alone, while the database is open too.
 func TestSQLiteFileMode(t *testing.T) {
+	t.Parallel()
 	url := metatest.URL(t, "sqlite")
 	db := metatest.Open(t, url)
 	if err := db.Write(t.Context(), put("a", "b")); err != nil {
@@ -112,6 +115,7 @@ func TestSQLiteFileMode(t *testing.T) {
 
 // A file that is not Embargo's is refused and left as it is.
 func TestForeignFilesAreRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	foreign := filepath.Join(dir, "foreign.db")
 	pool, err := sql.Open("sqlite", "file:"+foreign)
@@ -141,6 +145,7 @@ func TestForeignFilesAreRefused(t *testing.T) {
 
 // Messages of databases that can't be opened name what is wrong and hold no password.
 func TestURLsThatDoNotOpen(t *testing.T) {
+	t.Parallel()
 	for url, want := range map[string]string{
 		"":                                   "neither sqlite:",
 		"mysql://u:hunter2@db/x":             "neither sqlite:",
@@ -161,6 +166,7 @@ func TestURLsThatDoNotOpen(t *testing.T) {
 
 // A SQLite file that a Sole DB has open is opened by no other one, by whatever name it is found; afterwards it is free.
 func TestSoleLocksTheFile(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "embargo.db")
 	open := func(path string) (*meta.DB, error) {
 		return meta.Open(t.Context(), meta.Options{URL: "sqlite:" + path, Sole: true})

@@ -11,6 +11,7 @@ import (
 )
 
 func TestRanges(t *testing.T) {
+	t.Parallel()
 	list := []netip.Prefix{netip.MustParsePrefix("203.0.113.0/25"), netip.MustParsePrefix("198.51.100.7/32"), {}, netip.MustParsePrefix("203.0.113.16/28"),
 		netip.MustParsePrefix("::ffff:192.0.2.0/120"), netip.MustParsePrefix("2001:db8::/32")}
 	r := meta.NewRanges(list...)

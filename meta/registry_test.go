@@ -71,6 +71,7 @@ func checkRow(t *testing.T, db *meta.DB, want meta.RegistryRow, there bool) {
 
 // A row comes back as it was written, by each of its names; each column is its own.
 func TestRegistryRow(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		variants := []meta.RegistryRow{row("x"), {ID: "x", ResourceID: "/a", Name: "n", LoginServer: "l"}}
@@ -100,6 +101,7 @@ func TestRegistryRow(t *testing.T) {
 
 // A deleted row is gone by every name, and the names are free for a registry with another identity.
 func TestDeleteRegistry(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		old, kept := row("x"), row("kept")
@@ -128,6 +130,7 @@ func TestDeleteRegistry(t *testing.T) {
 
 // No two registries share a name, a login server or a resource id in any casing; the refused one leaves nothing.
 func TestRegistryNamesAreUnique(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		first := row("x")
@@ -153,6 +156,7 @@ func TestRegistryNamesAreUnique(t *testing.T) {
 
 // The epoch of a row grows with every write, whatever epoch its writer knew.
 func TestRegistryEpochGrows(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		r := row("x")
@@ -169,6 +173,7 @@ func TestRegistryEpochGrows(t *testing.T) {
 
 // Changes that lock the row first follow one another: each sees what the one before committed.
 func TestLockRegistryOrdersChanges(t *testing.T) {
+	t.Parallel()
 	const writers, each = 8, 10
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
@@ -207,6 +212,7 @@ func TestLockRegistryOrdersChanges(t *testing.T) {
 }
 
 func TestRegistriesInOrder(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		for _, n := range []int{3, 1, 2} {
@@ -232,6 +238,7 @@ func TestRegistriesInOrder(t *testing.T) {
 
 // Times keep their microsecond, and no time stays no time.
 func TestMicros(t *testing.T) {
+	t.Parallel()
 	at := time.Date(2024, 5, 6, 7, 8, 9, 123456789, time.FixedZone("", 3600))
 	if got := meta.FromMicros(meta.Micros(at)); !got.Equal(at.Truncate(time.Microsecond)) || got.Location() != time.UTC {
 		t.Errorf("%v became %v", at, got)
@@ -243,6 +250,7 @@ func TestMicros(t *testing.T) {
 
 // A held row reads as closed by each of its names, whatever is written to it, until it is released; its epoch rises each time, above the floor.
 func TestHoldRegistry(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		r := row("x")

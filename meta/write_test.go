@@ -67,6 +67,7 @@ var endings = []struct {
 
 // Closures that fail leave nothing and take nobody with them, however many share a commit.
 func TestWritesAreIsolated(t *testing.T) {
+	t.Parallel()
 	const writers, each = 32, 8
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
@@ -123,6 +124,7 @@ func hold(t *testing.T, db *meta.DB, wg *sync.WaitGroup, until func()) {
 
 // On SQLite, writes that wait together share one commit: all their closures run before the first of them is told.
 func TestWaitingWritesShareACommit(t *testing.T) {
+	t.Parallel()
 	const writers = 64
 	db := metatest.Open(t, metatest.URL(t, "sqlite"))
 	var mu sync.Mutex
@@ -157,6 +159,7 @@ func TestWaitingWritesShareACommit(t *testing.T) {
 
 // A Read sees one instant: what commits while it runs is not there for it, and is there for the next.
 func TestReadSeesOneInstant(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		both := func(v string) error {
@@ -189,6 +192,7 @@ func TestReadSeesOneInstant(t *testing.T) {
 
 // A Read can't write, and a failed attempt does not spoil its connection.
 func TestReadDoesNotWrite(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		for range 20 {
@@ -204,6 +208,7 @@ func TestReadDoesNotWrite(t *testing.T) {
 
 // A text that only one kind of database could keep is refused by both, in writing and in reading.
 func TestTextsOfBothDatabases(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		for _, text := range []string{"a\x00b", "\xff", "half \xc3"} {
@@ -228,6 +233,7 @@ func TestTextsOfBothDatabases(t *testing.T) {
 
 // PostgreSQL has its indexes in byte order after each start, also where somebody took one away.
 func TestIndexesInByteOrder(t *testing.T) {
+	t.Parallel()
 	url := metatest.URL(t, "postgres")
 	count := func() (n int) {
 		err := metatest.Open(t, url).Read(t.Context(), func(tx *meta.Tx) error {
@@ -253,6 +259,7 @@ func TestIndexesInByteOrder(t *testing.T) {
 
 // OnCommit runs when others can see the writes and before Write returns; after a failure it does not run.
 func TestOnCommit(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db, other := open(), open()
 		for _, e := range endings {

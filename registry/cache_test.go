@@ -129,6 +129,7 @@ func out(w http.ResponseWriter, _ *http.Request) bool {
 // TestPullThrough: what a rule maps comes from the upstream when it is pulled, once, with the rule's credentials; it is kept like a push and recorded under R10; what is there is served when the
 // upstream is out of order.
 func TestPullThrough(t *testing.T) {
+	t.Parallel()
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		c := newCaching(t, open(), library())
 		m := c.from.image("library/one", "v1", "one")
@@ -176,6 +177,7 @@ func TestPullThrough(t *testing.T) {
 
 // TestIndexThrough: of an image with several platforms, what is pulled comes, and the rest does not.
 func TestIndexThrough(t *testing.T) {
+	t.Parallel()
 	c := newCaching(t, metatest.Open(t, metatest.URL(t, "sqlite")), upstream.Rule{Source: "UP/library/one", Target: "mine"})
 	a, b := c.from.image("library/one", "", "a"), c.from.image("library/one", "", "b")
 	index := indexOf(a, b)
@@ -199,6 +201,7 @@ func TestIndexThrough(t *testing.T) {
 // TestTagsAreAskedAgain: a tag that came from the upstream is asked for again when it is old, by HEAD; it moves with the upstream's, stays while the upstream is out of order, and one that was
 // pushed here is left alone.
 func TestTagsAreAskedAgain(t *testing.T) {
+	t.Parallel()
 	var passed atomic.Int64
 	db := must[*meta.DB](t)(meta.Open(context.Background(), meta.Options{URL: metatest.URL(t, "sqlite"), Clock: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }}))
 	t.Cleanup(func() {

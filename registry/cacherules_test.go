@@ -24,6 +24,7 @@ import (
 
 // TestFetchedOnce: who pulls a thing that is on its way waits for it.
 func TestFetchedOnce(t *testing.T) {
+	t.Parallel()
 	c := newCaching(t, metatest.Open(t, metatest.URL(t, "sqlite")), library())
 	m := c.from.image("library/one", "v1", "one")
 	layer := string(name.DigestOf([]byte("layer of one")))
@@ -67,6 +68,7 @@ func TestFetchedOnce(t *testing.T) {
 
 // TestWhoMayFetch: nothing is asked of the upstream for who may not pull, for who has no credential, for a registry that can't be reached from where the caller is, and for content that nobody names.
 func TestWhoMayFetch(t *testing.T) {
+	t.Parallel()
 	c := newCaching(t, metatest.Open(t, metatest.URL(t, "sqlite")), library())
 	c.from.image("library/one", "v1", "one")
 	c.from.blob("library/one", []byte("stray"))
@@ -104,6 +106,7 @@ func (h *host) nobody(scope string) string {
 
 // TestUpstreamIsNotTrusted: what does not have its digest or its size is not kept.
 func TestUpstreamIsNotTrusted(t *testing.T) {
+	t.Parallel()
 	c := newCaching(t, metatest.Open(t, metatest.URL(t, "sqlite")), library())
 	for i, v := range []struct {
 		what, path, body string
@@ -145,6 +148,7 @@ func TestUpstreamIsNotTrusted(t *testing.T) {
 
 // TestR10UpstreamsOwnHosts: a token is asked of the upstream's own hosts alone, and a redirect followed to those alone, though another host is listed for another upstream.
 func TestR10UpstreamsOwnHosts(t *testing.T) {
+	t.Parallel()
 	elsewhere := newWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	cert, _ := authority(t)
 	var heard atomic.Int64
@@ -175,6 +179,7 @@ func TestR10UpstreamsOwnHosts(t *testing.T) {
 
 // TestRedirectsOfAnUpstream: content comes from a host that is listed for the upstream's redirects, which gets no credential.
 func TestRedirectsOfAnUpstream(t *testing.T) {
+	t.Parallel()
 	store := newWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	cert, roots := authority(t)
 	var credentials atomic.Int64
@@ -200,6 +205,7 @@ func TestRedirectsOfAnUpstream(t *testing.T) {
 
 // TestUpstreamNotListed: an upstream that the operator has taken off the list is not asked, and the refusal is on record.
 func TestUpstreamNotListed(t *testing.T) {
+	t.Parallel()
 	c := newCaching(t, metatest.Open(t, metatest.URL(t, "sqlite")), upstream.Rule{Source: "elsewhere.example/library/*", Target: "app/*"})
 	if a := c.do(403, "GET", "/v2/app/one/manifests/v1", nil); !strings.Contains(string(a.body), "not among the upstreams") {
 		t.Errorf("refused with %s", a.body)
@@ -215,6 +221,7 @@ func TestUpstreamNotListed(t *testing.T) {
 
 // TestRestoredCopyAsksNobody: while the installation runs on a copy that nobody has confirmed, upstreams are not asked, and what is there is served.
 func TestRestoredCopyAsksNobody(t *testing.T) {
+	t.Parallel()
 	c := newCaching(t, metatest.Open(t, metatest.URL(t, "sqlite")), library())
 	c.from.image("library/one", "v1", "one")
 	c.from.image("library/two", "v1", "two")

@@ -340,6 +340,7 @@ func TestImportAgain(t *testing.T) {
 }
 
 func TestImportJob(t *testing.T) {
+	t.Parallel()
 	for what, i := range map[string]registry.Import{
 		"no target":         {Image: ref(t, "app:v1")},
 		"a target's digest": {Image: ref(t, "app:v1"), Tags: []name.Reference{ref(t, "app@"+string(name.DigestOf(nil)))}},

@@ -25,6 +25,7 @@ func desc(media, digest string) string {
 const configType = "application/vnd.oci.image.config.v1+json"
 
 func TestParseManifest(t *testing.T) {
+	t.Parallel()
 	cfg, layer := desc("application/vnd.oci.image.config.v1+json", dA), desc("application/vnd.oci.image.layer.v1.tar+gzip", dB)
 	image := `{"schemaVersion":2,"mediaType":"` + mediaImage + `","config":` + cfg + `,"layers":[` + layer + `]`
 	for _, c := range []struct {

@@ -204,6 +204,7 @@ func TestReferrersTag(t *testing.T) {
 
 // TestTrustEndsWithTheCertificate: what was found trusted is so no longer than the signer's certificate is valid.
 func TestTrustEndsWithTheCertificate(t *testing.T) {
+	t.Parallel()
 	var passed atomic.Int64
 	db := must[*meta.DB](t)(meta.Open(context.Background(), meta.Options{URL: metatest.URL(t, "sqlite"), Clock: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }}))
 	t.Cleanup(func() { _ = db.Close() })
@@ -223,6 +224,7 @@ func TestTrustEndsWithTheCertificate(t *testing.T) {
 
 // TestManySignatures: the newest signatures are looked at, so many and no more, and what is none does no harm.
 func TestManySignatures(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	h := w.registry("contoso", func(r *meta.RegistryRow) { r.Trust = true })
 	ours := trusttest.NewAuthority(t, "ours")
@@ -307,6 +309,7 @@ func TestImportOfATag(t *testing.T) {
 
 // TestTrustOfACachedTag: a tag that a cache rule maps is a tag, fetched now or before.
 func TestTrustOfACachedTag(t *testing.T) {
+	t.Parallel()
 	c := newCaching(t, metatest.Open(t, metatest.URL(t, "sqlite")), library())
 	m := c.from.image("library/one", "v1", "one")
 	ours := trusttest.NewAuthority(t, "ours")

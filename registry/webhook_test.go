@@ -205,6 +205,7 @@ func TestEventsOfTheBin(t *testing.T) {
 
 // TestCharts: a Helm chart is told under the charts' own action, with its name and version.
 func TestCharts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	h, l := w.registry("one"), listen(t, w)
 	l.hook(t, h, "charts", "", "chart_push", "chart_delete")
@@ -227,6 +228,7 @@ func TestCharts(t *testing.T) {
 
 // TestOutage: events of before and of during an outage of a day arrive after it, in their order and each under its id; the server restarts meanwhile.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	var passed atomic.Int64
 	db := must[*meta.DB](t)(meta.Open(context.Background(), meta.Options{URL: metatest.URL(t, "sqlite"), Clock: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }}))
 	t.Cleanup(func() {
@@ -282,6 +284,7 @@ func TestOutage(t *testing.T) {
 
 // TestRefusedEventsHoldUpNothing: an event that the receiver refuses is tried again, and the others go on.
 func TestRefusedEventsHoldUpNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	h, l := w.registry("one"), listen(t, w)
 	l.hook(t, h, "all", "app:*", "push")
@@ -304,6 +307,7 @@ func TestRefusedEventsHoldUpNothing(t *testing.T) {
 
 // TestRedirectIsNotFollowed: an event goes where its webhook says, and not where the receiver sends it on to.
 func TestRedirectIsNotFollowed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	h, l := w.registry("one"), listen(t, w)
 	l.hook(t, h, "all", "", "push")
@@ -319,6 +323,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 
 // TestNoDestination: an event of a webhook whose secrets were lost is not sent, and says what to do; an event of a disabled one is not sent either.
 func TestNoDestination(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	h, l := w.registry("one"), listen(t, w)
 	lost, off := l.hook(t, h, "lost", "", "push"), l.hook(t, h, "off", "", "push")
@@ -350,6 +355,7 @@ func TestNoDestination(t *testing.T) {
 
 // TestEventsAreBounded: what is over goes in time, or when there is too much of it.
 func TestEventsAreBounded(t *testing.T) {
+	t.Parallel()
 	var passed atomic.Int64
 	db := must[*meta.DB](t)(meta.Open(context.Background(), meta.Options{URL: metatest.URL(t, "sqlite"), Clock: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }}))
 	t.Cleanup(func() {

@@ -50,8 +50,9 @@ type world struct {
 	client *http.Client
 }
 
-// each runs a test in a world on each kind of database.
+// each runs a test in a world on each kind of database, beside the other tests.
 func each(t *testing.T, fn func(t *testing.T, w *world)) {
+	t.Parallel()
 	metatest.EachAlone(t, func(t *testing.T, db *meta.DB) { fn(t, newWorld(t, db)) })
 }
 

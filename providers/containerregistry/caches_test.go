@@ -62,6 +62,7 @@ func rule(source, target string) string {
 
 // TestCacheRuleForms: what a cache rule can't be, each refused by its rule.
 func TestCacheRuleForms(t *testing.T) {
+	t.Parallel()
 	r := newRooms(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	r.make(t, "registryone", "Basic", "")
 	for i, c := range []struct{ source, target, want string }{
@@ -100,6 +101,7 @@ func TestCacheRuleForms(t *testing.T) {
 
 // TestCredentialSets: values are given as data URIs, sealed, never shown, kept by what is shown in their place; a rule asks only the upstream that its set is for.
 func TestCredentialSets(t *testing.T) {
+	t.Parallel()
 	eachRooms(t, func(t *testing.T, r *rooms) {
 		r.make(t, "registryone", "Standard", "")
 		set := path("registryone", newest, "/credentialSets/set-one")
@@ -180,6 +182,7 @@ func (r *rooms) holds(t *testing.T, set string, want upstream.Credentials) {
 
 // TestCachesGoWithTheirRegistry: nothing of rules and sets is left of a registry that is deleted.
 func TestCachesGoWithTheirRegistry(t *testing.T) {
+	t.Parallel()
 	r := newRooms(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	r.make(t, "registryone", "Basic", "")
 	if status, text := r.put(t, "PUT", "registryone", "/credentialSets/set-one", `"loginServer":"docker.io","authCredentials":[{"usernameSecretIdentifier":"data:,a","passwordSecretIdentifier":"data:,b"}]`); status != 201 {

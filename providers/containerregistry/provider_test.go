@@ -42,6 +42,7 @@ func declare(s *identity.Service) []arm.Namespace {
 
 // TestPropertiesPage: docs/properties.md says what the declarations say, and each property says what becomes of it.
 func TestPropertiesPage(t *testing.T) {
+	t.Parallel()
 	types := append(append(containerregistry.Types(options(nil)), vnets.Types(vnets.Options{})...), containment.Types()...)
 	if unsaid := arm.Unsaid(types...); len(unsaid) > 0 {
 		t.Errorf("properties without a stance: %v", unsaid)

@@ -25,6 +25,7 @@ const registriesType = "Microsoft.ContainerRegistry/registries"
 
 // TestRoundTrips: for every pair of api-versions, what the one made survives a GET and PUT in the other: a locked registry, and filled ones.
 func TestRoundTrips(t *testing.T) {
+	t.Parallel()
 	locked := []byte(`{"sku":{"name":"Premium","tier":"Premium"},"location":"westus","properties":{` + shut + `}}`)
 	pipeline := []byte(`{"properties":{"target":{"type":"AzureStorageBlobContainer","uri":"https://a.blob.core.windows.net/c","storageAccessMode":"ManagedIdentity"}}}`)
 	rule := []byte(`{"properties":{"credentialSetResourceId":"/a","sourceRepository":"docker.io/library/*","targetRepository":"*"}}`)
@@ -35,6 +36,7 @@ func TestRoundTrips(t *testing.T) {
 
 // TestLocksOverVersions: from a locked registry, GET then PUT in each api-version leaves both locks shut, as does a PATCH of something else.
 func TestLocksOverVersions(t *testing.T) {
+	t.Parallel()
 	r := newRooms(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	r.make(t, "registryone", "Premium", shut)
 	codec, err := arm.CodecOf(containerregistry.Namespace(options(nil)), registriesType)
@@ -64,6 +66,7 @@ func TestLocksOverVersions(t *testing.T) {
 
 // TestRow: what decisions read is written with the document, has an identity for life and no other's, and is rewritten and fenced only when it changes.
 func TestRow(t *testing.T) {
+	t.Parallel()
 	eachRooms(t, func(t *testing.T, r *rooms) {
 		r.make(t, "RegistryOne", "Premium", `"adminUserEnabled":true,"networkRuleSet":{"defaultAction":"Deny","ipRules":[{"value":"203.0.113.7"},{"value":"198.51.100.0/24"}]},`+
 			`"anonymousPullEnabled":true,"networkRuleBypassOptions":"None","dataEndpointEnabled":true,"roleAssignmentMode":"abacrepositorypermissions","policies":{"azureADAuthenticationAsArmPolicy":{"status":"disabled"}}`)
@@ -106,6 +109,7 @@ func TestRow(t *testing.T) {
 
 // TestTimes: a PUT renews the times of retention and soft delete, a PATCH only those that it touches.
 func TestTimes(t *testing.T) {
+	t.Parallel()
 	r := newRooms(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	r.make(t, "registryone", "Premium", "")
 	times := func() (retention, soft, created any) {
@@ -132,6 +136,7 @@ func TestTimes(t *testing.T) {
 
 // TestRemarks: what is open inside the network while exports are disabled is accepted, and said in the record of the change that makes it so.
 func TestRemarks(t *testing.T) {
+	t.Parallel()
 	r := newRooms(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	r.make(t, "registryone", "Premium", `"anonymousPullEnabled":true`)
 	var after *audit.Position
@@ -167,6 +172,7 @@ func TestRemarks(t *testing.T) {
 
 // TestCreateRace: of two creates of one name in two groups at once, one is made and the other is told that the name is taken.
 func TestCreateRace(t *testing.T) {
+	t.Parallel()
 	eachRooms(t, func(t *testing.T, r *rooms) {
 		r.Must(t, 201, "PUT", "/subscriptions/{sub}/resourceGroups/other?api-version=2021-04-01", `{"location":"westus"}`)
 		for i := range 20 {
@@ -191,6 +197,7 @@ func TestCreateRace(t *testing.T) {
 
 // TestIdentity: a managed identity gets ids, keeps them, is shown with a small first letter, and goes away as None.
 func TestIdentity(t *testing.T) {
+	t.Parallel()
 	r := newRooms(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	user := "/subscriptions/" + r.People.Subscription + "/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/u"
 	r.make(t, "registryone", "Premium", "")
@@ -231,6 +238,7 @@ func TestIdentity(t *testing.T) {
 
 // TestPipelineIdentity: an export pipeline's identity is made with it and kept.
 func TestPipelineIdentity(t *testing.T) {
+	t.Parallel()
 	r := newRooms(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	r.make(t, "registryone", "Premium", "")
 	put := func() map[string]any {
@@ -247,6 +255,7 @@ func TestPipelineIdentity(t *testing.T) {
 
 // TestNameScope: a name that may be used again within a scope has a login server that carries the scope's hash; a check foretells it.
 func TestNameScope(t *testing.T) {
+	t.Parallel()
 	r := newRooms(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	hashed := regexp.MustCompile(`^scoped[a-z]+-[a-z0-9]{16}\.azurecr\.localhost$`)
 	for _, scope := range []string{"TenantReuse", "SubscriptionReuse", "ResourceGroupReuse", "NoReuse"} {
@@ -273,6 +282,7 @@ func TestNameScope(t *testing.T) {
 
 // TestIPRules: a rule is kept once, an address without its /32, and there are two hundred at the most; what the public door reads is the same.
 func TestIPRules(t *testing.T) {
+	t.Parallel()
 	eachRooms(t, func(t *testing.T, r *rooms) {
 		rules := func(values ...string) string {
 			var list []string

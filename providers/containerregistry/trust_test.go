@@ -33,6 +33,7 @@ func (r *rooms) stores(t *testing.T, registry string) (list []trust.Store, gener
 
 // TestTrustStores: what is written is what pulls are judged by, from the commit on, and goes with its registry; each change is on record.
 func TestTrustStores(t *testing.T) {
+	t.Parallel()
 	eachRooms(t, func(t *testing.T, r *rooms) {
 		r.make(t, "registryone", "Premium", `"policies":{"trustPolicy":{"status":"enabled"}}`)
 		row, _ := r.row(t, "registryone")
@@ -95,6 +96,7 @@ func TestTrustStores(t *testing.T) {
 
 // TestMostTrustStores: a registry has so many stores, a store so many certificates, and no more.
 func TestMostTrustStores(t *testing.T) {
+	t.Parallel()
 	r := newRooms(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	r.make(t, "registryone", "Basic", "")
 	one := trusttest.PEM(trusttest.NewAuthority(t, "one").Certificate)

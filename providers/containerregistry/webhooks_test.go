@@ -48,6 +48,7 @@ func hookBody(properties string) string {
 
 // TestWebhook: the destination and the headers are kept, shown by getCallbackConfig alone, and stay where a change does not name them.
 func TestWebhook(t *testing.T) {
+	t.Parallel()
 	eachRooms(t, func(t *testing.T, r *rooms) {
 		r.make(t, "registryone", "Premium", "")
 		hook := "/webhooks/hookone"
@@ -133,6 +134,7 @@ func (r *rooms) dump(t *testing.T) string {
 
 // TestWebhookRules: what a webhook can't be, each refused by its rule.
 func TestWebhookRules(t *testing.T) {
+	t.Parallel()
 	r := newRooms(t, metatest.Open(t, metatest.URL(t, "sqlite")))
 	r.make(t, "openone", "Basic", "")
 	r.make(t, "emptyone", "Basic", "")
