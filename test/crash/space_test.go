@@ -64,6 +64,9 @@ func (in *installation) emptied(t *testing.T, s *story) {
 		}
 	}
 	stray := filepath.Join(in.Data, "blobs", "ab", "ab"+strings.Repeat("0", 30))
+	if err := os.MkdirAll(filepath.Dir(stray), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(stray, make([]byte, 77), 0o600); err != nil {
 		t.Fatal(err)
 	}
