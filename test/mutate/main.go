@@ -16,7 +16,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/embargo-registry/embargo/egress"
 )
@@ -45,21 +49,36 @@ func run(only []string) error {
 		return err
 	}
 	killed, survived := 0, 0
-	for _, m := range mutations {
+	var mu sync.Mutex // guards the counts and what is printed
+	var g errgroup.Group
+	g.SetLimit(atOnce)
+	for i, m := range mutations {
 		if len(only) > 0 && !slices.Contains(only, string(m.route)) {
 			continue
 		}
-		why, err := m.try(root, dir)
-		if err != nil {
-			return fmt.Errorf("%s: %w", m.route, err)
-		}
-		if why == "" {
-			survived++
-			fmt.Printf("SURVIVED  %-4s %s: %s passes without the rule\n", m.route, m.file, m.test)
-			continue
-		}
-		killed++
-		fmt.Printf("killed    %-4s %s (%s)\n", m.route, m.file, m.test)
+		g.Go(func() error {
+			own := filepath.Join(dir, strconv.Itoa(i))
+			if err := os.Mkdir(own, 0o700); err != nil {
+				return err
+			}
+			why, err := m.try(root, own)
+			if err != nil {
+				return fmt.Errorf("%s: %w", m.route, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if why == "" {
+				survived++
+				fmt.Printf("SURVIVED  %-4s %s: %s passes without the rule\n", m.route, m.file, m.test)
+				return nil
+			}
+			killed++
+			fmt.Printf("killed    %-4s %s (%s)\n", m.route, m.file, m.test)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	fmt.Printf("%d passed, %d failed\n", killed, survived)
 	if survived > 0 {
@@ -67,6 +86,9 @@ func run(only []string) error {
 	}
 	return nil
 }
+
+// atOnce is how many mutations are tried at a time: a test waits for disks and timers for much of its time.
+const atOnce = 3
 
 // covered checks that every judged route of the register has a mutation.
 func covered() error {
