@@ -78,6 +78,21 @@ func TestLeafVersion1(t *testing.T) {
 	}
 }
 
+// A client that puts a secret into its name has not put it on record.
+func TestAgentWithASecret(t *testing.T) {
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		l := newLog(t, open(), "n")
+		r := decision("pull")
+		r.Source.UserAgent = "tool/1 (Authorization: Bearer c2VjcmV0LXRva2Vu0123456789)"
+		if err := l.Decide(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, l, audit.Query{})[0].Source.UserAgent; got != "tool/1 (Authorization: Bearer [redacted])" {
+			t.Errorf("the record has the agent %q", got)
+		}
+	})
+}
+
 // What cannot be encoded fails its change.
 func TestAppendRefusesBrokenJSON(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {

@@ -11,6 +11,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"time"
+
+	"github.com/embargo-registry/embargo/redact"
 )
 
 // Kind says what a record is about.
@@ -96,6 +98,7 @@ const leafVersion = 1
 const timeForm = "2006-01-02T15:04:05.000000Z"
 
 func canonical(node string, seq int64, at time.Time, r Record) ([]byte, error) {
+	r.Source.UserAgent = redact.Text(r.Source.UserAgent) // the one text of a record that clients write as they like
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
