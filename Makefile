@@ -34,7 +34,6 @@ test: ## everything a change must pass; installs what the tests need (README's s
 test-long: build ## by hand: longer crash loops, fuzzing and the like
 	scripts/install-test-tools
 	EMBARGO_CRASH_KILLS=2000 scripts/with-postgres $(GO) test -timeout 120m ./test/crash
-	EMBARGO_TEST_LONG=1 $(GO) test -run TestNamesByInterface ./test/network
 	$(MAKE) fuzz FUZZ=2000000x
 
 dist: ## binaries, Debian packages, an image, SBOMs and checksums of this version in dist/
