@@ -113,7 +113,7 @@ func TestCollectPartsOfWhatIsFinished(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := u.Seal(t.Context(), name.DigestOf(content), bytes.NewReader(content[5:]))
+		c, err := seal(u, t.Context(), name.DigestOf(content), bytes.NewReader(content[5:]))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,7 +42,7 @@ func (w *world) other() *blob.Store {
 func (w *world) put(content []byte) name.Digest {
 	w.t.Helper()
 	u := w.begin()
-	c, err := u.Seal(w.t.Context(), name.DigestOf(content), bytes.NewReader(content))
+	c, err := seal(u, w.t.Context(), name.DigestOf(content), bytes.NewReader(content))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestUploadGoesOnElsewhere(t *testing.T) {
 		if _, err := u.Append(ctx, bytes.NewReader([]byte("x"))); !fault.Is(err, fault.RangeInvalid) {
 			t.Errorf("who looked before: %v", err)
 		}
-		c, err := there.Seal(ctx, name.DigestOf(content), bytes.NewReader(content[12<<20:]))
+		c, err := seal(there, ctx, name.DigestOf(content), bytes.NewReader(content[12<<20:]))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +113,7 @@ func TestTwoNodesWriteAtOnce(t *testing.T) {
 		if err := <-slow; !fault.Is(err, fault.RangeInvalid) {
 			t.Errorf("the slower one: %v", err)
 		}
-		c, err := there.Seal(ctx, name.DigestOf(content), nil)
+		c, err := seal(there, ctx, name.DigestOf(content), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,10 +136,10 @@ func TestSealAgain(t *testing.T) {
 				if _, err := u.Append(ctx, bytes.NewReader(content[:c.before])); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := u.Seal(ctx, d, bytes.NewReader(content[c.before:])); err != nil {
+				if _, err := seal(u, ctx, d, bytes.NewReader(content[c.before:])); err != nil {
 					t.Fatal(err)
 				}
-				sealed, err := u.Seal(ctx, d, bytes.NewReader(content[c.before:]))
+				sealed, err := seal(u, ctx, d, bytes.NewReader(content[c.before:]))
 				if err != nil {
 					t.Fatalf("%d and %d bytes, again: %v", c.before, c.rest, err)
 				}
@@ -154,10 +154,10 @@ func TestSealAgain(t *testing.T) {
 		for _, n := range []int{5, 9 << 20} {
 			first, second := random(n), random(n)
 			u := w.begin()
-			if _, err := u.Seal(t.Context(), name.DigestOf(first), bytes.NewReader(first)); err != nil {
+			if _, err := seal(u, t.Context(), name.DigestOf(first), bytes.NewReader(first)); err != nil {
 				t.Fatal(err)
 			}
-			if c, err := u.Seal(t.Context(), name.DigestOf(second), bytes.NewReader(second)); err == nil {
+			if c, err := seal(u, t.Context(), name.DigestOf(second), bytes.NewReader(second)); err == nil {
 				w.commit(c)
 				if got, err := w.read(c.Digest, 0, -1); err != nil || !bytes.Equal(got, second) {
 					t.Errorf("of two contents sealed under one name the first is served as the second: %v", err)
@@ -173,7 +173,7 @@ func TestWrongDigestOfAnotherAlgorithm(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		for _, n := range []int{5, 9 << 20} {
 			u := w.begin()
-			if _, err := u.Seal(t.Context(), sha512Of([]byte("said")), bytes.NewReader(random(n))); !fault.Is(err, fault.DigestInvalid) {
+			if _, err := seal(u, t.Context(), sha512Of([]byte("said")), bytes.NewReader(random(n))); !fault.Is(err, fault.DigestInvalid) {
 				t.Errorf("%d bytes: %v", n, err)
 			}
 			if n := w.objects(); n != 0 {
@@ -197,7 +197,7 @@ func TestStorageAway(t *testing.T) {
 		v.Shut()
 		_, put := w.store.Put(ctx, []byte("small"), "")
 		_, appended := u.Append(ctx, bytes.NewReader(content[9<<20:]))
-		_, sealed := u.Seal(ctx, name.DigestOf(content), bytes.NewReader(content[9<<20:]))
+		_, sealed := seal(u, ctx, name.DigestOf(content), bytes.NewReader(content[9<<20:]))
 		_, read := w.read(d, 0, -1)
 		_, scrubbed := w.store.Scrub(ctx, func(blob.Scrubbed) {})
 		for what, err := range map[string]error{"put": put, "append": appended, "seal": sealed, "read": read, "scrub": scrubbed} {
@@ -215,7 +215,7 @@ func TestStorageAway(t *testing.T) {
 		if err := w.store.Healthy(ctx); err != nil {
 			t.Error(err)
 		}
-		c, err := u.Seal(ctx, name.DigestOf(content), bytes.NewReader(content[9<<20:]))
+		c, err := seal(u, ctx, name.DigestOf(content), bytes.NewReader(content[9<<20:]))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -145,19 +145,19 @@ func nonNil(b []byte) []byte {
 	return b
 }
 
-// Seal takes the rest of the content, if any, verifies the whole against want and makes it durable. The content then waits for Commit;
-// the upload ends with it. When the digest is not want's nothing is stored and the upload stays where it was; where the storage shows
+// Seal takes the rest of the content, if any, verifies the whole against want, makes it durable, and has it committed: commit is to call Commit in a transaction, and nobody else
+// writes the upload until it returns. The upload ends with the commit. When the digest is not want's nothing is stored and the upload stays where it was; where the storage shows
 // content only once it is finished, and the digest is not sha256, the upload has then ended. Errors: DigestInvalid, Conflict,
-// BlobUploadUnknown, StorageFull, Unavailable, and whatever rest breaks off with.
-func (u *Upload) Seal(ctx context.Context, want name.Digest, rest io.Reader) (Sealed, error) {
+// BlobUploadUnknown, StorageFull, Unavailable, and whatever rest breaks off with or commit returns.
+func (u *Upload) Seal(ctx context.Context, want name.Digest, rest io.Reader, commit func(Sealed) error) error {
 	release, err := u.claim()
 	if err != nil {
-		return Sealed{}, err
+		return err
 	}
 	defer release()
 	w, h, err := u.open(ctx)
 	if err != nil {
-		return Sealed{}, err
+		return err
 	}
 	var n int64
 	if rest != nil {
@@ -175,14 +175,14 @@ func (u *Upload) Seal(ctx context.Context, want name.Digest, rest io.Reader) (Se
 		late, err = true, w.Close()
 	}
 	if err != nil {
-		return Sealed{}, u.giveUp(ctx, w, err)
+		return u.giveUp(ctx, w, err)
 	}
 	if late {
 		if err := u.reread(ctx, want); err != nil {
-			return Sealed{}, err
+			return err
 		}
 	}
-	return Sealed{Digest: want, Size: size, key: u.key, upload: u.ID}, nil
+	return commit(Sealed{Digest: want, Size: size, key: u.key, upload: u.ID})
 }
 
 // verify compares the content with want. The running hash is sha256; for another algorithm the content is read again, and late says

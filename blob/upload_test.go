@@ -33,7 +33,7 @@ func TestUploadGoesOn(t *testing.T) {
 			if err != nil || u.Offset != 1000+1<<20 {
 				t.Fatalf("after the start: %+v %v", u, err)
 			}
-			c, err := u.Seal(ctx, want, bytes.NewReader(content[u.Offset:]))
+			c, err := seal(u, ctx, want, bytes.NewReader(content[u.Offset:]))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,13 +58,13 @@ func TestSealThatFailsChangesNothing(t *testing.T) {
 		if _, err := u.Append(ctx, bytes.NewReader(content[:2000])); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := u.Seal(ctx, name.DigestOf(content), bytes.NewReader([]byte("what does not belong here"))); !fault.Is(err, fault.DigestInvalid) {
+		if _, err := seal(u, ctx, name.DigestOf(content), bytes.NewReader([]byte("what does not belong here"))); !fault.Is(err, fault.DigestInvalid) {
 			t.Errorf("a wrong rest: %v", err)
 		}
-		if _, err := u.Seal(ctx, name.DigestOf(content), brokenAfter(content[2000:], 100)); !errors.Is(err, io.ErrUnexpectedEOF) {
+		if _, err := seal(u, ctx, name.DigestOf(content), brokenAfter(content[2000:], 100)); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("a rest that breaks off: %v", err)
 		}
-		c, err := u.Seal(ctx, name.DigestOf(content), bytes.NewReader(content[2000:]))
+		c, err := seal(u, ctx, name.DigestOf(content), bytes.NewReader(content[2000:]))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestUploadHasOneWriter(t *testing.T) {
 		if _, err := second.Append(ctx, bytes.NewReader([]byte("x"))); !fault.Is(err, fault.Conflict) {
 			t.Errorf("a second writer: %v", err)
 		}
-		if _, err := second.Seal(ctx, name.DigestOf([]byte("x")), bytes.NewReader([]byte("x"))); !fault.Is(err, fault.Conflict) {
+		if _, err := seal(second, ctx, name.DigestOf([]byte("x")), bytes.NewReader([]byte("x"))); !fault.Is(err, fault.Conflict) {
 			t.Errorf("a second that seals: %v", err)
 		}
 		if err := second.Cancel(ctx); !fault.Is(err, fault.Conflict) {
@@ -150,7 +150,7 @@ func TestCommitOfACancelledUpload(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		u := w.begin()
-		c, err := u.Seal(ctx, name.DigestOf([]byte("x")), bytes.NewReader([]byte("x")))
+		c, err := seal(u, ctx, name.DigestOf([]byte("x")), bytes.NewReader([]byte("x")))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -289,10 +289,9 @@ func (s *Service) fetchBlob(ctx context.Context, c oci.Call, at name.Reference, 
 	if err != nil {
 		return err
 	}
-	sealed, err := u.Seal(ctx, at.Digest, body)
-	if err == nil {
-		err = s.db.Write(ctx, func(tx *meta.Tx) error { return s.keepBlob(tx, c, at, p, sealed) })
-	}
+	err = u.Seal(ctx, at.Digest, body, func(sealed blob.Sealed) error {
+		return s.db.Write(ctx, func(tx *meta.Tx) error { return s.keepBlob(tx, c, at, p, sealed) })
+	})
 	if err != nil {
 		return fault.Beside(distrust(err), u.Cancel(context.WithoutCancel(ctx)))
 	}

@@ -9,6 +9,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -309,5 +312,46 @@ func TestMountNeedsPullOnSource(t *testing.T) {
 		h.refused(t, 400, "DIGEST_INVALID", "POST", "/v2/team/app/blobs/uploads/?mount=x&from=secret/app", nil)
 		// Without a source nothing is searched for.
 		h.do(202, "POST", "/v2/third/blobs/uploads/?mount="+string(d), nil)
+	})
+}
+
+// While an upload is finished nobody else writes it, not even once all its content is there and only the commit is missing: what a second request, such as a proxy's repetition of the
+// first, brings must not lie in the file that the commit is about to name.
+func TestFinishIsWrittenByOne(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso")
+		content := bytes.Repeat([]byte("said"), 20000)
+		d := name.DigestOf(content)
+		at := h.do(202, "POST", "/v2/app/blobs/uploads/", nil).Get("Location")
+		release := w.hold()
+		defer release()
+		first := make(chan answer, 1)
+		go func() { first <- h.send(h.request("PUT", at+"?digest="+string(d), bytes.NewReader(content))) }()
+		w.eventually("all content is in the folder", func() bool {
+			files, err := filepath.Glob(filepath.Join(w.content, "*", "*"))
+			if err != nil || len(files) != 1 {
+				return false
+			}
+			st, err := os.Stat(files[0])
+			return err == nil && st.Size() == int64(len(content))
+		})
+		for range 20 {
+			for _, r := range []*http.Request{
+				h.request("PUT", at+"?digest="+string(d), strings.NewReader("something else")),
+				h.request("PATCH", at, strings.NewReader("something else")),
+				h.request("DELETE", at, nil),
+			} {
+				if a := h.send(r); a.status != 409 {
+					t.Fatalf("%s beside the first: %d %s", r.Method, a.status, a.body)
+				}
+			}
+		}
+		release()
+		if a := <-first; a.status != 201 {
+			t.Fatalf("the first: %d %s", a.status, a.body)
+		}
+		if got := h.do(200, "GET", "/v2/app/blobs/"+string(d), nil).body; !bytes.Equal(got, content) {
+			t.Errorf("%d bytes of other content are served under %s", len(got), d)
+		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -487,4 +488,41 @@ func (w *world) principal(label, scope string, roles ...string) (identity.Princi
 // caller is a principal as a job carries it.
 func (w *world) caller(p identity.Principal) identity.Caller {
 	return identity.Caller{ID: p.ID, Name: p.Name, Type: p.Type, AppID: p.AppID, Tenant: w.first.Tenant}
+}
+
+// hold keeps everybody from committing what has an audit record, until release.
+func (w *world) hold() (release func()) {
+	w.t.Helper()
+	begun, end := make(chan struct{}), make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		err := w.db.Write(context.Background(), func(tx *meta.Tx) error {
+			if tx.Postgres() {
+				if _, err := tx.Exec(`LOCK TABLE audit IN EXCLUSIVE MODE`); err != nil {
+					return err
+				}
+			}
+			close(begun)
+			<-end
+			return nil
+		})
+		if err != nil {
+			w.t.Error(err)
+		}
+	})
+	<-begun
+	return sync.OnceFunc(func() {
+		close(end)
+		writer.Wait()
+	})
+}
+
+// eventually waits until something is so.
+func (w *world) eventually(what string, so func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("it never came to this: %s", what)
+		}
+	}
 }

@@ -55,32 +55,32 @@ func (u *upload) Cancel(ctx context.Context) error                       { retur
 
 // Finish makes the upload a blob of the repository: the bytes are durable before the rows are.
 func (u *upload) Finish(ctx context.Context, want name.Digest, rest io.Reader) error {
-	sealed, err := u.u.Seal(ctx, want, rest)
+	return u.u.Seal(ctx, want, rest, func(sealed blob.Sealed) error {
+		return u.s.db.Write(ctx, func(tx *meta.Tx) error { return u.commit(tx, sealed) })
+	})
+}
+
+func (u *upload) commit(tx *meta.Tx, sealed blob.Sealed) error {
+	row, err := live(tx, u.c)
+	if err == nil {
+		err = u.s.quota.room(tx, row, oci.Descriptor{Digest: sealed.Digest, Size: sealed.Size})
+	}
 	if err != nil {
 		return err
 	}
-	return u.s.db.Write(ctx, func(tx *meta.Tx) error {
-		row, err := live(tx, u.c)
-		if err == nil {
-			err = u.s.quota.room(tx, row, oci.Descriptor{Digest: sealed.Digest, Size: sealed.Size})
-		}
-		if err != nil {
-			return err
-		}
-		r, err := u.s.open(tx, row.ID, u.repo)
-		if err != nil {
-			return err
-		}
-		if err := u.s.blobs.Commit(tx, sealed); err != nil {
-			return err
-		}
-		if err := linkBlob(tx, r.id, sealed.Digest, sealed.Size); err != nil {
-			return err
-		}
-		note := record(row, u.c, actionPush, u.repo)
-		note.Digest, note.Bytes = string(sealed.Digest), sealed.Size
-		return u.s.audit.Append(tx, note)
-	})
+	r, err := u.s.open(tx, row.ID, u.repo)
+	if err != nil {
+		return err
+	}
+	if err := u.s.blobs.Commit(tx, sealed); err != nil {
+		return err
+	}
+	if err := linkBlob(tx, r.id, sealed.Digest, sealed.Size); err != nil {
+		return err
+	}
+	note := record(row, u.c, actionPush, u.repo)
+	note.Digest, note.Bytes = string(sealed.Digest), sealed.Size
+	return u.s.audit.Append(tx, note)
 }
 
 // linkBlob makes stored content a member of a repository. Doing it again keeps it from being collected for a while.
