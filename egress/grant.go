@@ -341,7 +341,9 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 	}
 	marked := g.marks.raise(registry, mark{Epoch: epoch, Deleted: errors.Is(err, meta.ErrNotFound)})
 	if marked != nil {
-		marked = fault.New(fault.Unavailable, "The change is committed and in force, but its high-water mark could not be written, so an older copy of the database would not be known for one.").Because(marked)
+		marked = fault.New(fault.Unavailable,
+			"The change is committed and in force, but its high-water mark could not be written (the file of policyEpochs), so an older copy of the database would not be known for one. "+
+				"An operator sees to that file's disk; then send the same request again.").Because(marked)
 	}
 	return errors.Join(marked, g.settle(w, verdicts), g.fenceBackups(ctx))
 }

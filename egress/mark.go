@@ -28,6 +28,8 @@ type marks struct {
 
 	mu   sync.Mutex
 	seen map[string]mark
+	// unsaved: the file does not have all that was seen, because writing it failed.
+	unsaved bool
 }
 
 type mark struct {
@@ -68,24 +70,33 @@ func openMarks(path string) (*marks, error) {
 	return m, nil
 }
 
-// raise makes an epoch durable; lower ones change nothing.
+// raise makes an epoch durable; lower ones change nothing, unless an earlier one could not be written.
 func (m *marks) raise(registry string, to mark) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if was := m.seen[registry]; m.path == "" || was.Epoch >= to.Epoch && was.Deleted == to.Deleted || was.Deleted {
+	was := m.seen[registry]
+	known := was.Epoch >= to.Epoch && was.Deleted == to.Deleted || was.Deleted
+	if m.path == "" || known && !m.unsaved {
 		return nil
 	}
-	m.seen[registry] = to
+	if !known {
+		m.seen[registry] = to
+	}
 	return m.save()
 }
 
 // save writes the file; the caller holds the lock.
 func (m *marks) save() error {
+	m.unsaved = true
 	b, err := json.MarshalIndent(marksFile{marksAbout, m.seen}, "", "  ")
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(m.path, append(b, '\n'), 0o600)
+	if err := durable.WriteFile(m.path, append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	m.unsaved = false
+	return nil
 }
 
 // Hold is why the installation's registries are held.

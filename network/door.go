@@ -187,7 +187,7 @@ func (d *Door) Limit(l Limits) {
 	d.cut(func(p *Peer) bool { return next.keeps(p, 0) != "" })
 }
 
-// Cut resets the door's connections that are as said.
+// Cut resets the door's connections that are as said. which may ask the doors.
 func (d *Door) Cut(which func(p *Peer) bool) { d.cut(which) }
 
 // Link is the private link that the connection's load balancer named; "" where there is none.
@@ -209,15 +209,17 @@ func (d *Door) Stop() {
 
 func (d *Door) cut(which func(p *Peer) bool) {
 	d.doors.mu.Lock()
-	var gone []*Peer
+	var own []*Peer
 	for _, p := range d.doors.live {
-		if p.door == d && which(p) {
-			gone = append(gone, p)
+		if p.door == d {
+			own = append(own, p)
 		}
 	}
 	d.doors.mu.Unlock()
-	for _, p := range gone {
-		p.Reset()
+	for _, p := range own { // without the lock: which may wait for who waits for it
+		if which(p) {
+			p.Reset()
+		}
 	}
 }
 

@@ -344,6 +344,37 @@ func TestMintedNamesAreBounded(t *testing.T) {
 	}
 }
 
+// Whoever chooses the connections to cut may wait for others who wait for the doors: a reload does.
+func TestCutHoldsNobodyUp(t *testing.T) {
+	h := newHouse(t)
+	d := h.open(t, DoorOptions{Zone: Zone{Kind: Public, Door: "public"}}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	c := &http.Client{}
+	defer c.CloseIdleConnections()
+	resp, err := c.Get("http://" + d.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	asked := 0
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.Cut(func(*Peer) bool {
+			asked++
+			h.doors.Trust(nil)
+			return false
+		})
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the doors are locked while a connection is judged")
+	}
+	if asked != 1 {
+		t.Errorf("%d connections were judged", asked)
+	}
+}
+
 // A stop answers what is in flight and takes nothing new; when its time is over it cuts what is left.
 func TestShutdownDrains(t *testing.T) {
 	for _, patient := range []bool{true, false} {

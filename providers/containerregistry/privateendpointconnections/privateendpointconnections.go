@@ -140,6 +140,8 @@ func (k kind) apply(tx *arm.Tx, c arm.Change[connections.Connection]) error {
 		l := &c.Want.Properties.Link
 		l.Actions = e.Actions // what is to be done is known by the endpoint's addresses, and not by who approves it
 		if e.Status == l.Status && e.Description == l.Description {
+			// It is so once an earlier request's fence has ended.
+			tx.AfterCommit(func(ctx context.Context) error { return k.o.Fence(ctx, row.ID, row.Epoch) })
 			return settle(c, row, e)
 		}
 		e.Status, e.Description = l.Status, l.Description
