@@ -44,7 +44,7 @@ demo: build ## the mission's story on a fresh instance, every command printed
 	scripts/demo
 
 bench: ## Go benchmarks; figures are in docs/performance.md
-	scripts/with-postgres $(GO) test -run '^$$' -bench . -benchtime 1s -count 5 -timeout 60m ./test/bench
+	EMBARGO_TEST_POSTGRES_FSYNC=on scripts/with-postgres $(GO) test -run '^$$' -bench . -benchtime 1s -count 5 -timeout 60m ./test/bench
 
 mutate-routes: ## force each route's rule open and see its named test fail
 	scripts/with-storage scripts/with-postgres $(GO) run ./test/mutate

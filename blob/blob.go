@@ -41,6 +41,8 @@ type Options struct {
 	Storage Storage
 	// Clock is the time of uploads; nil is time.Now.
 	Clock func() time.Time
+	// Wall is the machine's clock, by which files are dated; nil is Clock.
+	Wall func() time.Time
 	// Log gets what could not be cleaned up; nil discards.
 	Log *slog.Logger
 }
@@ -50,6 +52,7 @@ type Store struct {
 	db    *meta.DB
 	disk  driver.Driver
 	clock func() time.Time
+	wall  func() time.Time
 	log   *slog.Logger
 	small *lru.Cache[name.Digest, []byte]
 	// chunks are the buffers of uploads under way.
@@ -73,6 +76,9 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.Wall == nil {
+		o.Wall = o.Clock
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -87,7 +93,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: o.DB, disk: disk, clock: o.Clock, log: o.Log, small: small, removals: make(chan struct{}, 64), writing: map[string]struct{}{}, damaged: map[name.Digest]struct{}{}}
+	s := &Store{db: o.DB, disk: disk, clock: o.Clock, wall: o.Wall, log: o.Log, small: small, removals: make(chan struct{}, 64), writing: map[string]struct{}{}, damaged: map[name.Digest]struct{}{}}
 	return s, s.loadDamaged()
 }
 

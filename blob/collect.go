@@ -187,7 +187,12 @@ func (s *Store) collectOne(ctx context.Context, c Collection, d name.Digest, don
 
 // collectFiles removes the files that no row names: what a crash, or a push that was refused, has left.
 func (s *Store) collectFiles(ctx context.Context, c Collection, done *Collected) error {
-	before := s.clock().Add(-c.Grace)
+	// Files have the machine's time. By the earlier of both clocks a step of the machine's, to either side, makes none look older than it is.
+	now := s.clock()
+	if wall := s.wall(); wall.Before(now) {
+		now = wall
+	}
+	before := now.Add(-c.Grace)
 	return s.disk.Walk(ctx, func(item driver.Item) error {
 		if item.Changed.After(before) {
 			return nil // it may be content whose row is on its way

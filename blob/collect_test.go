@@ -191,3 +191,30 @@ func TestScrubOfAnotherStorage(t *testing.T) {
 		}
 	})
 }
+
+// The machine's clock was set back: files are younger than the store's own clock says, which comes back slowly. A collection between the bytes of a push and its row leaves them.
+func TestCollectAfterAStepBack(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		ahead := func() time.Time { return time.Now().Add(48 * time.Hour) }
+		s, err := blob.New(t.Context(), blob.Options{DB: w.db, Storage: w.at, Clock: ahead, Wall: time.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.Put(t.Context(), []byte("a manifest"), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := s.Collect(t.Context(), blob.Collection{
+			Used:   func(*meta.Tx, name.Digest) (bool, error) { return true, nil },
+			Unused: func(*meta.Tx, name.Digest, int) ([]name.Digest, error) { return nil, nil },
+			Grace:  24 * time.Hour, UploadLife: 7 * 24 * time.Hour,
+		})
+		if err != nil || done.Files != 0 {
+			t.Errorf("%+v %v", done, err)
+		}
+		w.write(func(tx *meta.Tx) error { return s.Commit(tx, c) })
+		if got, err := w.read(c.Digest, 0, -1); err != nil || string(got) != "a manifest" {
+			t.Errorf("acknowledged and lost: %q %v", got, err)
+		}
+	})
+}

@@ -78,6 +78,8 @@ type Options struct {
 	Log *slog.Logger
 	// Clock is the time; nil: the machine's.
 	Clock func() time.Time
+	// wall is the machine's clock, with its steps.
+	wall func() time.Time
 	// Version is what the program calls itself.
 	Version string
 }

@@ -102,7 +102,8 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	o.Clock = newSteady(o.Clock, sinceBoot, o.Log).now
+	o.wall = o.Clock
+	o.Clock = newSteady(o.wall, sinceBoot, o.Log).now
 	s := &Server{o: o, log: o.Log, started: time.Now(), metrics: newMetrics(o.Version)}
 	s.limits.set(o)
 	s.entrances.Store(&entrances{})

@@ -178,7 +178,7 @@ func (s *Server) openBlobs(ctx context.Context) (*blob.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	blobs, err := blob.New(ctx, blob.Options{DB: s.db, Storage: at, Clock: s.o.Clock, Log: s.log})
+	blobs, err := blob.New(ctx, blob.Options{DB: s.db, Storage: at, Clock: s.o.Clock, Wall: s.o.wall, Log: s.log})
 	if err != nil {
 		return nil, &OptionError{"storage", err}
 	}

@@ -52,5 +52,5 @@ var mutations = []mutation{
 		"registry", "TestSharedContentIsUploadedAllTheSame"},
 	{grace, "registry/collect.go", "meta.Micros(tx.Now().Add(-grace))", "meta.Micros(tx.Now().Add(time.Hour))", "registry", "TestCollectModel"},
 	{grace, "blob/collect.go", "freed <= meta.Micros(now.Add(-c.Grace))", "freed <= meta.Micros(now)", "blob", "TestCollect"},
-	{grace, "blob/collect.go", "before := s.clock().Add(-c.Grace)", "before := s.clock()", "blob", "TestCollect"},
+	{grace, "blob/collect.go", "before := now.Add(-c.Grace)", "before := now", "blob", "TestCollect"},
 }

@@ -252,29 +252,46 @@ func TestOlderCopyIsHeld(t *testing.T) {
 	}
 }
 
-// TestOlderDirectoryIsHeld: a whole data directory that is put back as it was is known for older where policyEpochs lies elsewhere.
+// TestOlderDirectoryIsHeld: a whole data directory that is put back as it was is known for older where policyEpochs lies elsewhere, also when that place was away for a moment: a change
+// whose mark can't be written is in force and not answered as done, and asking for it again writes the mark.
 func TestOlderDirectoryIsHeld(t *testing.T) {
-	epochs := filepath.Join(t.TempDir(), "epochs.json")
-	s := instance.New(t, "sqlite", "policyEpochs: "+epochs+"\n")
-	s.CreateRegistry(instance.Open, nil)
-	s.CreateRegistry(instance.Closed, nil)
-	if err := s.Stop(); err != nil {
-		t.Fatal(err)
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprintf("away=%t", away), func(t *testing.T) {
+			disk := filepath.Join(t.TempDir(), "disk")
+			if err := os.Mkdir(disk, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			s := instance.New(t, "sqlite", "policyEpochs: "+filepath.Join(disk, "epochs.json")+"\n")
+			s.CreateRegistry(instance.Open, nil)
+			s.CreateRegistry(instance.Closed, nil)
+			if err := s.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			before := filepath.Join(t.TempDir(), "before")
+			if out, err := exec.Command("cp", "-a", s.Data, before).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			s.Start()
+			if away {
+				if err := os.Rename(disk, disk+".away"); err != nil {
+					t.Fatal(err)
+				}
+				if a := s.Lock(instance.Closed); a.Status != http.StatusServiceUnavailable || !strings.Contains(string(a.Body), "policyEpochs") {
+					t.Errorf("locking while the marks can't be written: %d %s", a.Status, a.Body)
+				}
+				if err := os.Rename(disk+".away", disk); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if a := s.Lock(instance.Closed); a.Status != http.StatusOK {
+				t.Fatalf("locking: %d %s", a.Status, a.Body)
+			}
+			s.Kill()
+			if err := errors.Join(os.RemoveAll(s.Data), os.Rename(before, s.Data)); err != nil {
+				t.Fatal(err)
+			}
+			s.Start()
+			shut(t, s)
+		})
 	}
-	before := filepath.Join(t.TempDir(), "before")
-	if out, err := exec.Command("cp", "-a", s.Data, before).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	s.Start()
-	if a := s.Lock(instance.Closed); a.Status != http.StatusOK {
-		t.Fatalf("locking: %d %s", a.Status, a.Body)
-	}
-	if err := s.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(os.RemoveAll(s.Data), os.Rename(before, s.Data)); err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	shut(t, s)
 }

@@ -75,7 +75,8 @@ func (d *Dir) folder(name string) error {
 		return err
 	}
 	if err := durable.SyncDir(d.root); err != nil {
-		return err
+		// Another fsync would prove nothing about this name: it is made anew.
+		return errors.Join(full(err), os.Remove(filepath.Join(d.root, name)))
 	}
 	d.made[name] = true
 	return nil
