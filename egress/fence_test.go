@@ -4,6 +4,10 @@ package egress_test
 
 import (
 	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +17,7 @@ import (
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/network"
 )
 
 func shut(r *meta.RegistryRow) { r.Exports, r.PublicAccess = false, false }
@@ -41,6 +46,106 @@ func TestEnteredByAnOldRow(t *testing.T) {
 			t.Errorf("the epochs are %d and %d", before.Epoch, after.Epoch)
 		}
 	})
+}
+
+// Of a proxy's callers more are let in than are kept, by the rows before a change and after it, before its fence is there: the connection stays when the new row lets in whom each of them did.
+func TestFenceOfManyCallers(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		const kept, a, b, c = "198.51.100.0/24", "192.0.2.0/26", "192.0.2.64/26", "192.0.2.128/26"
+		for _, x := range []struct {
+			name  string
+			rules [][]string // one row after the other; nil: open
+			order []int      // by which row the callers are let in
+			stays bool
+		}{
+			{"a rule more", [][]string{{kept, a}, {kept, a, b}}, []int{0, 1}, true},
+			{"a rule more, an old row last", [][]string{{kept, a}, {kept, a, b}}, []int{1, 0}, true},
+			{"a rule less", [][]string{{kept, a, b}, {kept, a}}, []int{0, 1}, false},
+			{"a rule less, an old row last", [][]string{{kept, a, b}, {kept, a}}, []int{1, 0}, false},
+			{"another rule", [][]string{{kept, a, b}, {kept, b, c}}, []int{0, 1}, false},
+			{"another rule, an old row last", [][]string{{kept, a, b}, {kept, b, c}}, []int{1, 0}, false},
+			{"another rule, and one more", [][]string{{kept, a}, {kept, b}, {kept, b, c}}, []int{0, 1, 2}, false},
+			{"rules instead of none", [][]string{nil, {kept, a}}, []int{0, 1}, false},
+			{"none instead of rules", [][]string{{kept, a}, {kept, b}, nil}, []int{0, 1}, true},
+		} {
+			p, answered := connected(t)
+			var rows []meta.RegistryRow
+			for _, rules := range x.rules {
+				w.put("one", func(r *meta.RegistryRow) {
+					var list []netip.Prefix
+					for _, rule := range rules {
+						list = append(list, netip.MustParsePrefix(rule))
+					}
+					r.DefaultDeny, r.IPRules = rules != nil, meta.NewRanges(list...)
+				})
+				var row meta.RegistryRow
+				if err := w.db.Read(t.Context(), func(tx *meta.Tx) (err error) { row, err = tx.RegistryByID("id-one"); return err }); err != nil {
+					t.Fatal(err)
+				}
+				rows = append(rows, row)
+			}
+			enter := func(row meta.RegistryRow, address netip.Addr) {
+				q := *p
+				q.Addr = netip.AddrPortFrom(address, 999)
+				if !w.gate.Entered(row, &q) {
+					t.Fatalf("%s: epoch %d is past", x.name, row.Epoch)
+				}
+			}
+			first := netip.MustParseAddr("198.51.100.0")
+			for range 256 {
+				enter(rows[0], first)
+				first = first.Next()
+			}
+			for _, at := range x.order {
+				address := netip.MustParseAddr("203.0.113.1")
+				if len(x.rules[at]) > 0 {
+					address = netip.MustParsePrefix(x.rules[at][1]).Addr()
+				}
+				enter(rows[at], address)
+			}
+			if err := w.gate.Fence(t.Context(), "id-one", rows[len(rows)-1].Epoch); err != nil {
+				t.Fatal(err)
+			}
+			if stays := answered(); stays != x.stays {
+				t.Errorf("%s: it stays: %v", x.name, stays)
+			}
+		}
+	})
+}
+
+// connected is a public connection with a request under way, and whether it is answered.
+func connected(t *testing.T) (p *network.Peer, answered func() bool) {
+	t.Helper()
+	doors, err := network.NewDoors(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	door, err := doors.Listen(t.Context(), "127.0.0.1:0", network.DoorOptions{Zone: public.Zone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers, answer := make(chan *network.Peer, 1), make(chan struct{})
+	go func() {
+		_ = door.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			peers <- door.Peer(r)
+			<-answer
+		}))
+	}()
+	t.Cleanup(door.Stop)
+	client, err := net.Dial("tcp", door.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	if _, err := io.WriteString(client, "GET / HTTP/1.1\r\nHost: one\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	return <-peers, func() bool {
+		close(answer)
+		_, err := client.Read(make([]byte, 1))
+		return err == nil
+	}
 }
 
 // After the fence a reading that the policy refuses gets no further window, one that it allows goes on, and other registries are not touched.

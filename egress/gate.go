@@ -99,7 +99,7 @@ type ward struct {
 	epoch int64
 	flows map[*Flow]struct{}
 	// entered are the live connections that have been let in to the registry.
-	entered map[connection]map[caller]Ask
+	entered map[connection]map[caller]let
 	sweepAt int
 }
 
@@ -347,7 +347,7 @@ func (g *Gate) ward(registry string) *ward {
 	defer g.mu.Unlock()
 	w, ok := g.wards[registry]
 	if !ok {
-		w = &ward{flows: map[*Flow]struct{}{}, entered: map[connection]map[caller]Ask{}}
+		w = &ward{flows: map[*Flow]struct{}{}, entered: map[connection]map[caller]let{}}
 		w.idle = sync.NewCond(&w.mu)
 		g.wards[registry] = w
 	}

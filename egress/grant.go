@@ -88,7 +88,7 @@ func (gr Grant) Open(ctx context.Context, d name.Digest) (*Flow, error) {
 	w.mu.Lock()
 	w.flows[f] = struct{}{}
 	if p := g.ask.Peer; p != nil {
-		w.remember(p, g.ask)
+		w.remember(p, g.row, g.ask)
 	}
 	w.mu.Unlock()
 	if err := f.Begin(ctx); err != nil {
@@ -213,12 +213,35 @@ type caller struct {
 // callersKept is how many callers of one connection are remembered. Further ones count as one without an address, whom no IP rule lets in.
 const callersKept = 256
 
-// remember notes a connection, with the content that was last asked for there by each caller. The caller holds the lock. Closed connections are swept out as the map grows, so it stays within twice
-// the live ones.
-func (w *ward) remember(p *network.Peer, a Ask) {
+// let is who was let in, with the content that was last asked for.
+type let struct {
+	ask Ask
+	// many: further callers than are kept, the last of whom asked. row let in each of them, or lets in whom an earlier one let in; one that lets in nobody where none does.
+	many bool
+	row  meta.RegistryRow
+}
+
+// judge says why a connection is let in no longer. Of many callers it is said only when the network rules have ceased to let in somebody whom they did.
+func (l let) judge(tx *meta.Tx, row meta.RegistryRow) error {
+	a := l.ask
+	if l.many {
+		nobody := *a.Peer
+		nobody.Addr = netip.AddrPort{}
+		a.Peer = &nobody
+	}
+	err := judge(tx, row, a)
+	if err != nil && l.many && a.Route == Pull && a.Peer.Kind == network.Public && network.Widened(l.row, row) {
+		return nil
+	}
+	return err
+}
+
+// remember notes a connection that row has let in, with the content that was last asked for there by each caller. The caller holds the lock. Closed connections are swept out as the map grows, so it
+// stays within twice the live ones.
+func (w *ward) remember(p *network.Peer, row meta.RegistryRow, a Ask) {
 	key, who := connectionOf(p), caller{p.Addr.Addr(), p.Zone}
-	asks := w.entered[key]
-	if asks == nil {
+	lets := w.entered[key]
+	if lets == nil {
 		if len(w.entered) >= w.sweepAt {
 			for old := range w.entered {
 				if closed(old) {
@@ -227,15 +250,24 @@ func (w *ward) remember(p *network.Peer, a Ask) {
 			}
 			w.sweepAt = 2*len(w.entered) + 64
 		}
-		asks = map[caller]Ask{}
-		w.entered[key] = asks
+		lets = map[caller]let{}
+		w.entered[key] = lets
 	}
-	if _, known := asks[who]; !known && len(asks) >= callersKept {
-		nobody := *p
-		nobody.Addr = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
-		who.address, a.Peer = nobody.Addr.Addr(), &nobody
+	if _, known := lets[who]; known || len(lets) < callersKept {
+		lets[who] = let{ask: a}
+		return
 	}
-	asks[who] = a
+	who.address = netip.Addr{}
+	if before, known := lets[who]; known && before.row.Epoch != row.Epoch {
+		switch {
+		case network.Widened(before.row, row):
+		case network.Widened(row, before.row):
+			row = before.row
+		default:
+			row = meta.RegistryRow{Epoch: -1} // with which none agrees
+		}
+	}
+	lets[who] = let{a, true, row}
 }
 
 func closed(c connection) bool {
@@ -261,7 +293,7 @@ func (g *Gate) Entered(row meta.RegistryRow, p *network.Peer) bool {
 		return false
 	}
 	if _, known := w.entered[connectionOf(p)][caller{p.Addr.Addr(), p.Zone}]; !known {
-		w.remember(p, Ask{Route: Pull, Registry: row.ID, Peer: p})
+		w.remember(p, row, Ask{Route: Pull, Registry: row.ID, Peer: p})
 	}
 	return true
 }
@@ -278,14 +310,14 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 	if epoch > w.epoch {
 		w.epoch = epoch
 	}
-	asks := make([]Ask, 0, len(w.entered))
+	lets := make([]let, 0, len(w.entered))
 	for c, of := range w.entered {
 		if closed(c) {
 			delete(w.entered, c)
 			continue
 		}
-		for _, a := range of {
-			asks = append(asks, a)
+		for _, l := range of {
+			lets = append(lets, l)
 		}
 	}
 	flows := make([]*Flow, 0, len(w.flows))
@@ -308,9 +340,9 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 		for _, f := range flows {
 			verdicts[f] = judge(tx, row, f.g.ask)
 		}
-		for _, a := range asks {
-			if err := judge(tx, row, a); err != nil {
-				cut[connectionOf(a.Peer)] = cutOff{a.Peer, err}
+		for _, l := range lets {
+			if err := l.judge(tx, row); err != nil {
+				cut[connectionOf(l.ask.Peer)] = cutOff{l.ask.Peer, err}
 			}
 		}
 		return nil
@@ -321,8 +353,8 @@ func (g *Gate) Fence(ctx context.Context, registry string, epoch int64) error {
 		for _, f := range flows {
 			verdicts[f] = gone
 		}
-		for _, a := range asks {
-			cut[connectionOf(a.Peer)] = cutOff{a.Peer, gone}
+		for _, l := range lets {
+			cut[connectionOf(l.ask.Peer)] = cutOff{l.ask.Peer, gone}
 		}
 	}
 	g.stop(w, epoch, verdicts, cut)

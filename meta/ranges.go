@@ -43,6 +43,14 @@ func (r Ranges) Contain(a netip.Addr) bool {
 	return r.set != nil && r.set.Contains(a.Unmap().WithZone(""))
 }
 
+// Cover reports whether each address in the ranges of o is in one of these.
+func (r Ranges) Cover(o Ranges) bool {
+	if o.set == nil || r.Equal(o) {
+		return true
+	}
+	return !slices.ContainsFunc(o.set.Prefixes(), func(p netip.Prefix) bool { return r.set == nil || !r.set.ContainsPrefix(p) })
+}
+
 // Equal reports whether both are the same ranges in the same order.
 func (r Ranges) Equal(o Ranges) bool { return slices.Equal(r.list, o.list) }
 

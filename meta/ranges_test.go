@@ -30,6 +30,12 @@ func TestRanges(t *testing.T) {
 	if fmt.Sprint(r) != fmt.Sprint(list) || !r.Equal(meta.NewRanges(list...)) || r.Equal(meta.NewRanges(list[1:]...)) {
 		t.Error(r)
 	}
+	halves := meta.NewRanges(netip.MustParsePrefix("203.0.113.0/26"), netip.MustParsePrefix("203.0.113.64/26"))
+	none := meta.Ranges{}
+	if !r.Cover(halves) || !halves.Cover(meta.NewRanges(list[0])) || halves.Cover(r) || !r.Cover(r) || !r.Cover(none) || none.Cover(halves) || !none.Cover(none) ||
+		r.Cover(meta.NewRanges(netip.MustParsePrefix("203.0.113.0/24"))) {
+		t.Error("which ranges are within others")
+	}
 	r.List()[0], list[0] = netip.Prefix{}, netip.Prefix{}
 	if !r.List()[0].IsValid() {
 		t.Error("they changed")

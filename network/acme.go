@@ -64,8 +64,8 @@ type Certifier struct {
 	log     *slog.Logger
 }
 
-// NewCertifier makes one. client reaches the ACME server; exists reports whether a registry of that name does.
-func NewCertifier(o ACME, client *http.Client, hosts Hosts, db *meta.DB, ring *meta.Keyring, exists func(ctx context.Context, registry string) (bool, error), log *slog.Logger) *Certifier {
+// NewCertifier makes one. client reaches the ACME server; exists reports whether a registry whose login server has that first label does.
+func NewCertifier(o ACME, client *http.Client, hosts Hosts, db *meta.DB, ring *meta.Keyring, exists func(ctx context.Context, label string) (bool, error), log *slog.Logger) *Certifier {
 	c := &Certifier{hosts: hosts, log: log}
 	c.manager = &autocert.Manager{
 		Prompt: autocert.AcceptTOS, Email: o.Email, Cache: sealedCache{db, ring},

@@ -37,6 +37,11 @@ func Enter(row meta.RegistryRow, p *Peer) error {
 	return denied(row, p)
 }
 
+// Widened reports whether now lets in every address that before let in, on the public side.
+func Widened(before, now meta.RegistryRow) bool {
+	return now.PublicAccess && (!now.DefaultDeny || before.DefaultDeny && now.IPRules.Cover(before.IPRules))
+}
+
 // Refusal is the rule that let a connection in no further, as the cause of the fault: "publicNetworkAccess", "networkRuleSet.ipRules" or "privateEndpointConnections". It is for records; the client is not
 // told.
 type Refusal string

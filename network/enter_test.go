@@ -72,3 +72,32 @@ func TestEnter(t *testing.T) {
 		t.Errorf("the text is %q", got)
 	}
 }
+
+func TestWidened(t *testing.T) {
+	row := func(public, deny bool, rules ...string) meta.RegistryRow {
+		var out []netip.Prefix
+		for _, r := range rules {
+			out = append(out, netip.MustParsePrefix(r))
+		}
+		return meta.RegistryRow{PublicAccess: public, DefaultDeny: deny, IPRules: meta.NewRanges(out...)}
+	}
+	for _, c := range []struct {
+		name        string
+		before, now meta.RegistryRow
+		want        bool
+	}{
+		{"nothing changed", row(true, true, "203.0.113.0/24"), row(true, true, "203.0.113.0/24"), true},
+		{"a rule more", row(true, true, "203.0.113.0/24"), row(true, true, "192.0.2.0/24", "203.0.113.0/24"), true},
+		{"a rule less", row(true, true, "192.0.2.0/24", "203.0.113.0/24"), row(true, true, "203.0.113.0/24"), false},
+		{"a narrower rule", row(true, true, "203.0.113.0/24"), row(true, true, "203.0.113.0/25"), false},
+		{"no rule any more", row(true, true, "203.0.113.0/24"), row(true, false), true},
+		{"rules where there was none", row(true, false), row(true, true, "0.0.0.0/0", "::/0"), false},
+		{"rules that were not in force", row(true, false, "203.0.113.0/24"), row(true, true, "203.0.113.0/24"), false},
+		{"closed", row(true, false), row(false, false), false},
+		{"closed, with the rules", row(true, true, "203.0.113.0/24"), row(false, true, "203.0.113.0/24"), false},
+	} {
+		if got := Widened(c.before, c.now); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}

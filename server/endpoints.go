@@ -17,7 +17,7 @@ import (
 	"github.com/embargo-registry/embargo/network"
 )
 
-// doorsAgain is how often doors that could not be opened are tried again.
+// doorsAgain is how often doors that could not be opened are tried again, and open ones are asked whether they may be.
 const doorsAgain = 10 * time.Second
 
 // entrance is an approved private endpoint as connections are placed by it.
@@ -43,14 +43,15 @@ func (all entrances) find(fits func(e entrance) bool) *entrance {
 // endpointDoor is the door of an address of an endpoint on one interface, or why there is none.
 type endpointDoor struct {
 	want     wanted
-	listener *listener // nil: it could not be opened
+	limits   network.Limits
+	listener *listener // nil: it could not be opened, or may not be open
 	err      error
 }
 
 // Reconcile makes the doors be those of the private endpoints that are approved now: missing ones are opened, and those of endpoints that are gone or rejected are
-// closed and their connections reset. It is called after each commit that changes an endpoint or a registry, before the change is answered. A door that can't be
-// opened is no error: it is tried again, and readiness, log and metrics say so. Errors: the endpoints could not be read; the doors stay as they are, and nothing enters
-// by them that the registry's row does not let in.
+// closed and their connections reset, as is one whose address has become the machine's own. It is called after each commit that changes an endpoint or a registry, before the change is answered. A door
+// that can't be opened is no error: it is tried again, and readiness, log and metrics say so. Errors: the endpoints could not be read; the doors stay as they are, and nothing enters by them that the
+// registry's row does not let in.
 func (s *Server) Reconcile(ctx context.Context) error {
 	s.endpointsMu.Lock()
 	defer s.endpointsMu.Unlock()
@@ -72,8 +73,9 @@ func (s *Server) reconcileDoors(ctx context.Context) error {
 	want, limits := o.wantedEndpoints(all, clashes)
 	s.closeEndpoints(func(w wanted) bool { return slices.Contains(want, w) })
 	s.cutEndpoints(o, open)
+	own := machine()
 	for i, w := range want {
-		s.openEndpoint(ctx, w, limits[i])
+		s.openEndpoint(ctx, w, limits[i], own)
 	}
 	return nil
 }
@@ -218,19 +220,31 @@ func (s *Server) cutEndpoints(o Options, all entrances) {
 	}
 }
 
-// openEndpoint opens a door that is not there. The caller holds endpointsMu.
-func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits) {
+// openEndpoint opens a door that is not there, and closes one that may not be open. The caller holds endpointsMu.
+func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits, own addresses) {
 	at := slices.IndexFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want == w })
+	d := &endpointDoor{want: w, limits: l}
 	if at >= 0 && s.endpointDoors[at].listener != nil {
-		s.endpointDoors[at].listener.door.Limit(l)
+		d.listener = s.endpointDoors[at].listener
+		if own.unread == nil {
+			d.err = own.outside(w, l)
+		}
+		if d.err != nil {
+			d.listener.door.Stop()
+			d.listener = nil
+			s.log.Error("the door of a private endpoint was closed and its connections reset; its other doors, and the server, go on without it", "endpoint", w.door, "address", w.address, "error", d.err)
+		} else {
+			d.listener.door.Limit(l)
+		}
+		s.mu.Lock()
+		s.endpointDoors[at] = d
+		s.mu.Unlock()
 		return
 	}
-	d := &endpointDoor{want: w}
 	if !w.tls && !w.terminated && !w.closed && !loopback(w.address) {
 		d.err = fmt.Errorf("%s would serve plain HTTP beyond loopback: set tls: true for its virtual network, or tlsTerminated: true if a TLS terminator stands before it", w.address)
-	} else if where := outside(w); where != "" && len(l.Clients) == 0 {
-		d.err = fmt.Errorf("%s is the machine's own address on %s, and its virtual network names neither interfaces nor clients: whoever reaches the machine would be inside. Name the interface, or the clients, of the virtual network",
-			w.address, where)
+	} else if err := own.outside(w, l); err != nil {
+		d.err = err
 	} else if w.clash != "" {
 		d.err = fmt.Errorf("the address %s belongs to the private endpoint %s, which was made before: give the virtual networks different interfaces, or prefixes that do not overlap", w.address, w.clash)
 	} else if w.shared && !w.closed && !w.is6() && !slices.ContainsFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want.closed && d.want.address == w.address && d.listener != nil }) {
@@ -266,31 +280,65 @@ func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits) {
 	s.log.Info("the door of a private endpoint was opened", "endpoint", w.door, "registry", w.registry, "address", w.address, "interface", w.device)
 }
 
-// outside is the network interface that has the address of a door that is bound to none; "" where it is loopback's, or nobody's.
-func outside(w wanted) string {
-	host, _, err := net.SplitHostPort(w.address)
-	if err != nil || w.device != "" || w.closed || loopback(w.address) {
-		return ""
+// addresses are the machine's own, loopback's left out, each with the name of its network interface.
+type addresses struct {
+	device map[string]string
+	unread error // they could not be read
+}
+
+func machine() addresses {
+	failed := func(err error) addresses {
+		return addresses{unread: fmt.Errorf("whether its address is the machine's own could not be read: %w", err)}
 	}
 	all, err := net.Interfaces()
 	if err != nil {
-		return ""
+		return failed(err)
 	}
+	device := map[string]string{}
 	for _, i := range all {
-		addresses, err := i.Addrs()
-		if err != nil || i.Flags&net.FlagLoopback != 0 {
+		if i.Flags&net.FlagLoopback != 0 {
 			continue
 		}
-		for _, a := range addresses {
-			if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Unmap().WithZone("").String() == host {
-				return i.Name
+		of, err := i.Addrs()
+		if err != nil {
+			return failed(err)
+		}
+		for _, a := range of {
+			if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+				device[prefix.Addr().Unmap().WithZone("").String()] = i.Name
 			}
 		}
 	}
-	return ""
+	return addresses{device: device}
 }
 
-// retryDoors tries doors again that could not be opened, until ctx ends.
+// outside is why a door may not be open: it is bound to no interface, its virtual network names no clients, and its address is the machine's own.
+func (own addresses) outside(w wanted, l network.Limits) error {
+	host, _, err := net.SplitHostPort(w.address)
+	if err != nil || w.device != "" || w.closed || loopback(w.address) || len(l.Clients) > 0 {
+		return nil
+	}
+	where, is := own.device[host]
+	if !is {
+		return own.unread
+	}
+	return fmt.Errorf("%s is the machine's own address on %s, and its virtual network names neither interfaces nor clients: whoever reaches the machine would be inside. Name the interface, or the clients, of the virtual network",
+		w.address, where)
+}
+
+// doorsOutside reports whether a door is open that may not be.
+func (s *Server) doorsOutside() bool {
+	s.mu.Lock()
+	all := slices.DeleteFunc(slices.Clone(s.endpointDoors), func(d *endpointDoor) bool { return d.listener == nil })
+	s.mu.Unlock()
+	if len(all) == 0 {
+		return false
+	}
+	own := machine()
+	return own.unread == nil && slices.ContainsFunc(all, func(d *endpointDoor) bool { return own.outside(d.want, d.limits) != nil })
+}
+
+// retryDoors tries doors again that could not be opened, and sees to those that may not be open any more, until ctx ends.
 func (s *Server) retryDoors(ctx context.Context) {
 	tick := time.NewTicker(doorsAgain)
 	defer tick.Stop()
@@ -300,7 +348,7 @@ func (s *Server) retryDoors(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if s.doorsFailed() == nil {
+		if s.doorsFailed() == nil && !s.doorsOutside() {
 			continue
 		}
 		if err := s.Reconcile(ctx); err != nil {

@@ -296,9 +296,9 @@ func (s *Server) openACME() error {
 	if roots, err = acmeRoots(o); err != nil {
 		return err
 	}
-	exists := func(ctx context.Context, registry string) (bool, error) {
+	exists := func(ctx context.Context, label string) (bool, error) {
 		err := s.db.Read(ctx, func(tx *meta.Tx) error {
-			_, err := tx.RegistryByName(registry)
+			_, err := tx.RegistryByLabel(label)
 			return err
 		})
 		if errors.Is(err, meta.ErrNotFound) {

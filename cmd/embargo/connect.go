@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -63,7 +65,7 @@ func connectCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&data, "data", fallback, "Data directory of the installation. Environment: EMBARGO_DATA")
 	c.Flags().BoolVar(&apply, "apply", false, "Do it instead of printing it")
-	c.Flags().StringVar(&registry, "registry", "", "docker and podman: name of the registry to log in to")
+	c.Flags().StringVar(&registry, "registry", "", "docker and podman: the registry to log in to, by name or login server")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		dir, err := filepath.Abs(data)
 		if err != nil {
@@ -78,7 +80,10 @@ func connectCommand() *cobra.Command {
 			return err
 		}
 		if registry != "" {
-			k.registry = strings.ToLower(registry) + k.ACRLoginServerSuffix
+			var why error
+			if k.registry, why = loginServer(cmd.Context(), k.Credentials, registry); why != nil {
+				fmt.Fprintf(k.err, "The login server of %s could not be looked up (%v): %s is assumed.\n", registry, why, k.registry)
+			}
 		}
 		if apply {
 			return clients[args[0]].apply(k)
@@ -86,6 +91,46 @@ func connectCommand() *cobra.Command {
 		return clients[args[0]].print(k)
 	}
 	return c
+}
+
+// loginServer is the login server of a registry that is named so, or is named by its login server. What says which it is is the installation, to a client that is logged in to it and may see the
+// registry; without that it is the name and the suffix, and why says why.
+func loginServer(ctx context.Context, known armclient.Credentials, registry string) (server string, why error) {
+	registry = strings.ToLower(registry)
+	if strings.Contains(registry, ".") {
+		return registry, nil
+	}
+	assumed := registry + known.ACRLoginServerSuffix
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	client, err := open(ctx)
+	if err != nil {
+		return assumed, err
+	}
+	if client.ResourceManager() != known.ResourceManager {
+		return assumed, fmt.Errorf("the login is to %s: run 'embargo login' for %s", client.ResourceManager(), known.ResourceManager)
+	}
+	subscriptions, err := client.List(ctx, "/subscriptions", subscriptionsVersion)
+	if err != nil {
+		return assumed, err
+	}
+	for _, s := range subscriptions {
+		m, _ := s.(map[string]any)
+		id, _ := m["subscriptionId"].(string)
+		list, err := client.List(ctx, scope(client, id, "")+"/providers/Microsoft.ContainerRegistry/registries", registriesVersion)
+		if err != nil {
+			return assumed, err
+		}
+		for _, r := range list {
+			m, _ := r.(map[string]any)
+			name, _ := m["name"].(string)
+			properties, _ := m["properties"].(map[string]any)
+			if server, _ := properties["loginServer"].(string); server != "" && strings.EqualFold(name, registry) {
+				return server, nil
+			}
+		}
+	}
+	return assumed, errors.New("the login sees no registry of that name")
 }
 
 func (k *connection) say(format string, args ...any) { fmt.Fprintf(k.out, format+"\n", args...) }

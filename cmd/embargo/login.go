@@ -168,7 +168,7 @@ func first(cmd *cobra.Command, s *armclient.Session) error {
 	if err != nil {
 		return err
 	}
-	list, err := client.List(cmd.Context(), "/subscriptions", "2022-12-01")
+	list, err := client.List(cmd.Context(), "/subscriptions", subscriptionsVersion)
 	if err != nil {
 		return err
 	}

@@ -83,9 +83,12 @@ func (w way) ask(ctx context.Context, registry string) (seen server.Seen, err er
 	if err != nil && (w.at == "" && w.proxy == "" || !strings.Contains(registry, ".")) {
 		return seen, err
 	}
-	if !strings.Contains(registry, ".") {
-		registry += known.ACRLoginServerSuffix
-	}
+	registry, assumed := loginServer(ctx, known, registry)
+	defer func() {
+		if err == nil && !seen.Admitted && assumed != nil {
+			seen.Why += fmt.Sprintf("\nThe login server could not be looked up (%v), so %s was asked: a registry with a scope in its login server is to be named by that.", assumed, registry)
+		}
+	}()
 	if w.ca == "" {
 		w.ca = known.CAFile
 	}

@@ -20,6 +20,12 @@ import (
 // groupsVersion is the api-version asked of what is not a resource of a provider: groups, providers and lists.
 const groupsVersion = "2021-04-01"
 
+// The api-versions asked of subscriptions and of registries.
+const (
+	subscriptionsVersion = "2022-12-01"
+	registriesVersion    = "2023-07-01"
+)
+
 // target is which resources a command is about.
 type target struct {
 	group, name, typ, namespace, parent, version, subscription string

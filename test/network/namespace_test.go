@@ -88,15 +88,23 @@ func TestNamespaces(t *testing.T) {
 	ip(t, "-n", outside, "route", "add", six, "via", "fd00:10:247:32::1")
 	ip(t, "-n", inside, "route", "add", six, "via", "fd00:10:247:31::1") // a local route alone does not answer neighbours of IPv6
 
-	h := newHouse(t, fmt.Sprintf(`
+	config := func(second string) string {
+		return fmt.Sprintf(`
 virtualNetworks:
   - {id: %s, door: address, port: 5443, interfaces: [%s, %s], clients: [10.247.31.0/24, "fd00:10:247:31::/64"]}
-  - {id: %s, door: address, port: 5444}
-`, vnet, near, late, vnet2))
+  - {id: %s, door: address, port: 5444%s}
+`, vnet, near, late, vnet2, second)
+	}
+	h := newHouse(t, config(""))
 	h.CreateRegistry("factory", nil)
 	if _, err := h.PushImage("factory", "app", "v1", []byte("a layer")); err != nil {
 		t.Fatal(err)
 	}
+	blob := large()
+	if _, err := h.PushImage("factory", "app", "large", blob); err != nil {
+		t.Fatal(err)
+	}
+	bearer := "Authorization: Bearer " + h.bearer("factory")
 	h.put("factory", "pe1", vnet, meta.EndpointApproved, address, six)
 	h.Lock("factory")
 	curl := []string{"curl", "-skg", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", "https://" + address + ":5443/v2/"}
@@ -153,5 +161,54 @@ virtualNetworks:
 	curl[len(curl)-1] = "https://10.247.32.1:5444/v2/"
 	if out, err := in(t, outside, curl...); err == nil || out != "000" {
 		t.Errorf("outside, by an endpoint with the machine's own address: %q, %v", out, err)
+	}
+	// Nor is one when the machine is given the address later, or its network names nobody any more: the door closes, and a download by it is cut.
+	const later = "10.247.32.9"
+	ip(t, "route", "add", "local", later, "dev", "lo")
+	t.Cleanup(func() { _ = exec.Command("ip", "route", "del", "local", later, "dev", "lo").Run() })
+	h.put("factory", "later", vnet2, meta.EndpointApproved, later)
+	fly := func() *flight {
+		t.Helper()
+		f, err := h.fly("10.247.32.1", later+":5444", "", "factory.azurecr.localhost", instance.Digest(blob), bearer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	curl[len(curl)-1] = "https://" + later + ":5444/v2/"
+	f := fly()
+	ip(t, "addr", "add", later+"/32", "dev", far)
+	for end := time.Now().Add(30 * time.Second); ; {
+		out, err := in(t, outside, curl...)
+		if err != nil && out == "000" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("outside, by an endpoint whose address the machine was given later: %q, %v", out, err)
+		}
+	}
+	if err := f.cut(); err != nil {
+		t.Errorf("a download by a door whose address became the machine's own: %v", err)
+	}
+	if a := h.admin("/readyz"); !strings.Contains(a.body, later+":5444 is the machine's own address on "+far) {
+		t.Errorf("readiness says %s", a.body)
+	}
+	reload := func(second string) {
+		t.Helper()
+		if wrong := h.Configure(config(second) + "database: " + h.url + "\n"); wrong != "" {
+			t.Fatal(wrong)
+		}
+	}
+	reload(", clients: [10.247.32.0/24]")
+	if out, err := in(t, outside, curl...); err != nil || out != "401" {
+		t.Errorf("a client of the network that names it: %q, %v", out, err)
+	}
+	f = fly()
+	reload("")
+	if out, err := in(t, outside, curl...); err == nil || out != "000" {
+		t.Errorf("outside, when the network names nobody any more: %q, %v", out, err)
+	}
+	if err := f.cut(); err != nil {
+		t.Errorf("a download by the door of a network that names nobody any more: %v", err)
 	}
 }

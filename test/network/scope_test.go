@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -40,6 +41,24 @@ func TestScopedLoginServer(t *testing.T) {
 		if a, err := h.Do(http.MethodGet, "https://"+host+"/v2/", nil); err != nil || a.Status != want {
 			t.Errorf("%s: %d, want %d: %v", host, a.Status, want, err)
 		}
+	}
+	// The commands that take a registry's name ask a client that is logged in for the login server.
+	check := []string{"network", "check", "factory", "--data", h.Data}
+	connect := []string{"connect", "podman", "--registry", "Factory", "--data", h.Data}
+	if out, _, err := h.Run(t.Context(), check...); err == nil || !strings.Contains(out, "factory."+suffix+" was asked") {
+		t.Errorf("network check, logged out: %v %s", err, out)
+	}
+	if out, stderr, err := h.Run(t.Context(), connect...); err != nil || !strings.HasSuffix(out, "--password-stdin factory."+suffix+"\n") || !strings.Contains(stderr, "embargo login") {
+		t.Errorf("connect podman, logged out: %v %s%s", err, out, stderr)
+	}
+	if _, stderr, err := h.Run(t.Context(), "login", "--credentials", filepath.Join(h.Data, "credentials.json")); err != nil {
+		t.Fatalf("%v %s", err, stderr)
+	}
+	if out, stderr, err := h.Run(t.Context(), check...); err != nil || !strings.Contains(out, "access    admitted") {
+		t.Errorf("network check: %v %s%s", err, out, stderr)
+	}
+	if out, stderr, err := h.Run(t.Context(), connect...); err != nil || !strings.HasSuffix(out, "--password-stdin "+server+"\n") || stderr != "" {
+		t.Errorf("connect podman: %v %s%s", err, out, stderr)
 	}
 	h.put("factory", "pe1", vnet, meta.EndpointApproved, "127.20.0.4")
 	h.Lock("factory")

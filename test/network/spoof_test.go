@@ -7,9 +7,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/test/instance"
@@ -121,4 +123,74 @@ func TestManyCallersOfAProxy(t *testing.T) {
 	if n := strings.Count(h.Log(), line); n != 1 {
 		t.Errorf("after a second change %d connections were reset", n)
 	}
+}
+
+// The many callers of a trusted proxy, too, keep their connection while a change of policy lets in whoever was let in, and lose it when it does not, also when the rules come back.
+func TestManyCallersStay(t *testing.T) {
+	h := newHouse(t, "trustedProxies: [127.0.0.6]\n")
+	h.CreateRegistry("factory", nil)
+	allow := func(ranges ...string) {
+		t.Helper()
+		rules := []any{}
+		for _, r := range ranges {
+			rules = append(rules, instance.J{"action": "Allow", "value": r})
+		}
+		if a := h.Patch("factory", instance.J{"networkRuleSet": instance.J{"defaultAction": "Deny", "ipRules": rules}}); a.Status != http.StatusOK {
+			t.Fatal(a)
+		}
+	}
+	var s *tls.Conn
+	var in *bufio.Reader
+	ask := func(caller string) {
+		t.Helper()
+		_, _ = fmt.Fprintf(s, "GET /v2/ HTTP/1.1\r\nHost: factory.azurecr.localhost\r\nX-Forwarded-For: %s\r\n\r\n", caller)
+		if got := answer(in); got != http.StatusUnauthorized {
+			t.Fatalf("caller %s: %d", caller, got)
+		}
+	}
+	begin := func() {
+		t.Helper()
+		c, err := dial("127.0.0.6", h.Listening(t).Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		s = tls.Client(c, &tls.Config{ServerName: "factory.azurecr.localhost", InsecureSkipVerify: true})
+		in = bufio.NewReader(s)
+		for n := range 300 {
+			ask(fmt.Sprintf("198.51.%d.%d", 100+n/200, n%200))
+		}
+	}
+	cut := func(when string) {
+		t.Helper()
+		_ = s.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_, err := in.ReadByte()
+		if ne, ok := err.(net.Error); err == nil || ok && ne.Timeout() {
+			t.Errorf("the connection stands %s: %v", when, err)
+		}
+	}
+	const callers, others, last = "198.51.100.0/23", "203.0.113.0/24", "198.51.101.99"
+	allow(callers)
+	begin()
+	if a := h.Patch("factory", instance.J{"adminUserEnabled": true}); a.Status != http.StatusOK {
+		t.Fatal(a)
+	}
+	ask(last) // nothing of the network's was changed
+	allow("198.51.100.0/24", others, "198.51.101.0/24")
+	ask(last) // the same addresses, and others
+	ask("203.0.113.9")
+	allow(others, callers)
+	ask("203.0.113.9")
+	allow(callers)
+	cut("although a caller's rule is gone")
+	begin()
+	if a := h.Patch("factory", instance.J{"networkRuleSet": instance.J{"defaultAction": "Allow"}}); a.Status != http.StatusOK {
+		t.Fatal(a)
+	}
+	ask("192.0.2.1") // who is in no rule, while there is none
+	allow(callers)
+	cut("with a caller that was let in while there was no rule")
+	begin()
+	allow("198.51.100.0/24", "198.51.101.0/26", others)
+	cut("although some callers' rule is gone")
 }

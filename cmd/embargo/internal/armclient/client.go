@@ -36,6 +36,9 @@ func New(s *Session) (*Client, error) {
 // Subscription is the session's subscription.
 func (c *Client) Subscription() string { return c.s.SubscriptionID }
 
+// ResourceManager is the URL of the session's resource manager.
+func (c *Client) ResourceManager() string { return c.s.ResourceManager }
+
 // Error is a refusal by the server.
 type Error struct {
 	Status  int
