@@ -327,3 +327,45 @@ func TestPolicyEpochsOfAnother(t *testing.T) {
 	refused(one, epochs)
 	fails(t, one, one.Config+":1: policyEpochs: "+epochs+" is no file", "config", "check", "--config", one.Config, "--data", one.Data)
 }
+
+// TestServerMovesWithItsPolicyEpochs: a server that moves to another machine and back comes up open where its policy epochs came along, and held where they are older than a registry.
+func TestServerMovesWithItsPolicyEpochs(t *testing.T) {
+	here := instance.New(t, "postgres", "")
+	here.CreateRegistry(instance.Open, nil)
+	there := instance.Copy(t, here, filepath.Join(t.TempDir(), "there"))
+	move := func(from, to *instance.Server, along bool) string {
+		t.Helper()
+		if err := from.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if along {
+			marks, err := os.ReadFile(filepath.Join(from.Data, "policy-epochs.json"))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(to.Data, "policy-epochs.json"), marks, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		to.Start()
+		to.ClientSecret = from.ClientSecret
+		return must(t, to, "status", "--data", to.Data)
+	}
+	if said := move(here, there, true); strings.Contains(said, "HELD") {
+		t.Errorf("with its policy epochs it is held: %s", said)
+	}
+	there.CreateRegistry(instance.Closed, nil)
+	if a := there.Lock(instance.Closed); a.Status != http.StatusOK {
+		t.Fatalf("locking: %d %s", a.Status, a.Body)
+	}
+	if said := move(there, here, true); strings.Contains(said, "HELD") {
+		t.Errorf("back with its policy epochs it is held: %s", said)
+	}
+	here.CreateRegistry("lateregistry", nil)
+	if a := here.Lock("lateregistry"); a.Status != http.StatusOK {
+		t.Fatalf("locking: %d %s", a.Status, a.Body)
+	}
+	if said := move(here, there, false); !strings.Contains(said, "don't know the registry 'lateregistry'") {
+		t.Errorf("with policy epochs that are older than a registry: %s", said)
+	}
+}
