@@ -84,11 +84,16 @@ func TestAgentWithASecret(t *testing.T) {
 		l := newLog(t, open(), "n")
 		r := decision("pull")
 		r.Source.UserAgent = "tool/1 (Authorization: Bearer c2VjcmV0LXRva2Vu0123456789)"
+		r.Reason = "The host 'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl' is none of this installation's."
 		if err := l.Decide(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
-		if got := read(t, l, audit.Query{})[0].Source.UserAgent; got != "tool/1 (Authorization: Bearer [redacted])" {
-			t.Errorf("the record has the agent %q", got)
+		got := read(t, l, audit.Query{})[0]
+		if agent := got.Source.UserAgent; agent != "tool/1 (Authorization: Bearer [redacted])" {
+			t.Errorf("the record has the agent %q", agent)
+		}
+		if got.Reason != "The host '[redacted]' is none of this installation's." {
+			t.Errorf("the record has the reason %q", got.Reason)
 		}
 	})
 }

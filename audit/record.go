@@ -98,7 +98,8 @@ const leafVersion = 1
 const timeForm = "2006-01-02T15:04:05.000000Z"
 
 func canonical(node string, seq int64, at time.Time, r Record) ([]byte, error) {
-	r.Source.UserAgent = redact.Text(r.Source.UserAgent) // the one text of a record that clients write as they like
+	// The texts that hold what clients wrote as they liked: a refusal's reason repeats it.
+	r.Source.UserAgent, r.Reason = redact.Text(r.Source.UserAgent), redact.Text(r.Reason)
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)

@@ -209,17 +209,25 @@ type damaged struct{ error }
 
 func (d damaged) Unwrap() error { return d.error }
 
+// elsewhere is an error of what an object's content is put into, so that nobody takes the object for damaged.
+type elsewhere struct{ error }
+
+func (e elsewhere) Unwrap() error { return e.error }
+
 func (f *Folder) readObject(name string, use func(r io.Reader) error) error {
 	if !objectForm.MatchString(name) {
 		return fmt.Errorf("%q is no object's name", name)
 	}
 	err := f.read(object(name), use)
 	var inner damaged
+	var other elsewhere
 	switch {
 	case err == nil || errors.Is(err, ErrForeign) || errors.Is(err, context.Canceled):
 		return err
 	case errors.As(err, &inner):
 		return inner
+	case errors.As(err, &other):
+		return other
 	}
 	return damaged{fmt.Errorf("%w. If the file is damaged, remove %s and back up again: what the folder lacks is copied anew", err, filepath.Join(f.path, object(name)))}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/embargo-registry/embargo/blob"
 	"github.com/embargo-registry/embargo/egress"
+	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 )
@@ -61,11 +62,14 @@ func (f *Folder) eachRow(ctx context.Context, s Snapshot, visit func(t meta.Tabl
 		for _, c := range t.Chunks {
 			err := f.eachLine(c, func(line []byte) error {
 				values, err := parseRow(t.Table, line)
-				if err == nil {
-					err = visit(t.Table, values)
+				if err != nil {
+					return err
 				}
 				rows++
-				return errors.Join(err, ctx.Err())
+				if err := errors.Join(visit(t.Table, values), ctx.Err()); err != nil {
+					return elsewhere{err}
+				}
+				return nil
 			})
 			if err != nil {
 				return err
@@ -128,6 +132,18 @@ type Target struct {
 	DB      meta.Options
 }
 
+// source notes that reading failed.
+type source struct {
+	io.Reader
+	failed bool
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	s.failed = s.failed || err != nil && !errors.Is(err, io.EOF)
+	return n, err
+}
+
 // Restore puts a copy in place: content first, then the database in one transaction. Killed on the way, it can be run again. The installation comes up held unless its
 // policies' high-water marks show that the copy is as new as what was in force (egress.Gate.Reconcile).
 func (f *Folder) Restore(ctx context.Context, s Snapshot, to Target, tell func(Progress)) error {
@@ -147,7 +163,15 @@ func (f *Folder) Restore(ctx context.Context, s Snapshot, to Target, tell func(P
 		if placer.Placed(ctx, h.Key, h.Digest) {
 			return nil
 		}
-		return f.content(h, func(r io.Reader) error { return placer.Place(ctx, h.Key, h.Digest, r) })
+		return f.content(h, func(r io.Reader) error {
+			from := &source{Reader: r}
+			err := placer.Place(ctx, h.Key, h.Digest, from)
+			var refused *fault.Fault
+			if err == nil || from.failed || errors.As(err, &refused) && refused.Kind == fault.DigestInvalid {
+				return err
+			}
+			return elsewhere{err}
+		})
 	})
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/embargo-registry/embargo/audit"
@@ -25,9 +26,13 @@ type marks struct {
 	path string
 	// there says that the file was there when it was opened.
 	there bool
+	// lock is held as long as the file is used. It is another file, because each writing of the marks replaces theirs.
+	lock *os.File
 
-	mu   sync.Mutex
-	seen map[string]mark
+	mu sync.Mutex
+	// tenant is the installation that the marks are of, "" until one takes them.
+	tenant string
+	seen   map[string]mark
 	// unsaved: the file does not have all that was seen, because writing it failed.
 	unsaved bool
 }
@@ -39,23 +44,58 @@ type mark struct {
 
 type marksFile struct {
 	About      string          `json:"about"`
+	Tenant     string          `json:"tenant,omitempty"`
 	Registries map[string]mark `json:"registries"`
 }
 
 const marksAbout = "The highest policy epoch of each registry. Keep this file: it shows when a database is an older copy, whose registries are then held."
 
-// openMarks reads the file if it is there. An empty path keeps none.
+// openMarks locks the file, and reads it if it is there. An empty path keeps none.
 func openMarks(path string) (*marks, error) {
 	m := &marks{path: path, seen: map[string]mark{}}
 	if path == "" {
 		return m, nil
 	}
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return m, nil
+	err := m.flock()
+	if err == nil {
+		err = m.read()
 	}
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, m.close())
+	}
+	return m, nil
+}
+
+// flock takes the file for this process.
+func (m *marks) flock() (err error) {
+	if m.lock, err = os.OpenFile(m.path+".lock", os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return fmt.Errorf("the policy epochs (policyEpochs) can't be locked: %w", err)
+	}
+	err = syscall.Flock(int(m.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	switch {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return fmt.Errorf("the policy epochs in %s (policyEpochs) are in use by another embargo: stop that one first, or name another file for this installation in policyEpochs", m.path)
+	case err != nil:
+		return fmt.Errorf("%s, the lock of the policy epochs (policyEpochs), could not be taken: %w", m.lock.Name(), err)
+	}
+	return nil
+}
+
+// close gives the file free. The lock file stays: removing it would let two processes hold two files of one name.
+func (m *marks) close() error {
+	if m.lock == nil {
+		return nil
+	}
+	return m.lock.Close()
+}
+
+func (m *marks) read() error {
+	b, err := os.ReadFile(m.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("the policy epochs (policyEpochs) can't be read: %w", err)
 	}
 	m.there = true
 	var f marksFile
@@ -64,11 +104,59 @@ func openMarks(path string) (*marks, error) {
 		err = errors.New("they name no registries")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the policy epochs in %s are damaged: %w. Put the file back from where it is kept; without it the installation can't tell an older copy of its database, and comes up held until an owner confirms it", path, err)
+		return fmt.Errorf("the policy epochs in %s are damaged: %w. Put the file back from where it is kept; without it the installation can't tell an older copy of its database, and comes up held until an owner confirms it", m.path, err)
 	}
-	m.seen = f.Registries
-	return m, nil
+	m.tenant, m.seen = f.Tenant, f.Registries
+	return nil
 }
+
+// own finds out that the marks are this installation's, and takes those that are nobody's. It reports whether it took them; they are not written yet.
+func (g *Gate) own(ctx context.Context) (took bool, err error) {
+	m := g.marks
+	if m.path == "" {
+		return false, nil
+	}
+	var tenant string
+	err = g.db.Read(ctx, func(tx *meta.Tx) error {
+		var err error
+		tenant, err = tx.Installation("tenant")
+		return err
+	})
+	if err != nil && !errors.Is(err, meta.ErrNotFound) {
+		return false, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	this, theirs := "this installation, of the tenant "+tenant, "the installation of the tenant "+m.tenant
+	if tenant == "" {
+		this = "this installation, which is new"
+	}
+	switch {
+	case m.tenant == "" && (tenant != "" || len(m.seen) == 0):
+		took = m.tenant != tenant
+		m.tenant = tenant
+		return took, nil
+	case m.tenant == tenant && tenant != "":
+		return false, nil
+	case m.tenant == "":
+		theirs = "an installation that has registries"
+	}
+	return false, fmt.Errorf("the policy epochs in %s (policyEpochs) belong to %s, and not to %s: nothing was begun. Name another file for this installation in policyEpochs, or move that one away if its installation is no more", m.path, theirs, this)
+}
+
+// Own writes down whose the marks are, once an installation has begun.
+func (g *Gate) Own(ctx context.Context) error {
+	took, err := g.own(ctx)
+	if err != nil || !took {
+		return err
+	}
+	g.marks.mu.Lock()
+	defer g.marks.mu.Unlock()
+	return g.marks.save()
+}
+
+// Close gives the marks free for another process.
+func (g *Gate) Close() error { return g.marks.close() }
 
 // raise makes an epoch durable; lower ones change nothing, unless an earlier one could not be written.
 func (m *marks) raise(registry string, to mark) error {
@@ -88,7 +176,7 @@ func (m *marks) raise(registry string, to mark) error {
 // save writes the file; the caller holds the lock.
 func (m *marks) save() error {
 	m.unsaved = true
-	b, err := json.MarshalIndent(marksFile{marksAbout, m.seen}, "", "  ")
+	b, err := json.MarshalIndent(marksFile{marksAbout, m.tenant, m.seen}, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -122,11 +210,14 @@ const (
 func Restored(tx *meta.Tx, backup string) error { return tx.SetInstallation(factRestored, backup) }
 
 // Reconcile compares the database with the marks before anything is served. A database that is older than they say, one that was restored, or one whose marks are gone, is
-// held: each registry lets nothing out and has no public side until Confirm. Hold.Why is "" when nothing is held.
+// held: each registry lets nothing out and has no public side until Confirm. Hold.Why is "" when nothing is held. Marks of another installation are an error.
 func (g *Gate) Reconcile(ctx context.Context) (Hold, error) {
 	var hold Hold
 	var after map[string]int64
 	current := false
+	if _, err := g.own(ctx); err != nil {
+		return hold, err
+	}
 	err := g.db.Write(ctx, func(tx *meta.Tx) error {
 		hold, after, current = Hold{}, map[string]int64{}, false
 		rows, err := tx.Registries()

@@ -3,6 +3,8 @@
 package egress_test
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +32,8 @@ func (m *marked) start() egress.Hold {
 		m.t.Fatal(err)
 	}
 	m.t.Cleanup(func() { _ = log.Close() }) // nothing waits in it
+	m.stop()
+	m.write(func(tx *meta.Tx) error { return tx.SetInstallation("tenant", "t1") })
 	if m.gate, err = egress.New(egress.Options{DB: m.db, Audit: log, Marks: m.marks}); err != nil {
 		m.t.Fatal(err)
 	}
@@ -38,6 +42,18 @@ func (m *marked) start() egress.Hold {
 		m.t.Fatal(err)
 	}
 	return hold
+}
+
+// stop gives the marks free, as the end of the server does.
+func (m *marked) stop() {
+	m.t.Helper()
+	if m.gate == nil {
+		return
+	}
+	if err := m.gate.Close(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.gate = nil
 }
 
 func (m *marked) write(fn func(tx *meta.Tx) error) {
@@ -213,6 +229,59 @@ func TestMarksAreNeeded(t *testing.T) {
 				t.Errorf("marks that are %s: %v", text, err)
 			}
 			_ = log.Close() // nothing waits in it
+		}
+	})
+}
+
+// Marks are one installation's and one process's: another one's are refused and stay as they are, and those from before they said whose they are are taken.
+func TestMarksOfAnother(t *testing.T) {
+	t.Parallel()
+	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
+		m := &marked{t: t, db: open(), marks: filepath.Join(t.TempDir(), "policy-epochs.json")}
+		m.start()
+		m.put("one")
+		attempt := func() error {
+			log, err := audit.New(t.Context(), audit.Options{DB: m.db, Node: "o"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = log.Close() }() // nothing waits in it
+			gate, err := egress.New(egress.Options{DB: m.db, Audit: log, Marks: m.marks})
+			if err != nil {
+				return err
+			}
+			_, err = gate.Reconcile(t.Context())
+			return errors.Join(err, gate.Close())
+		}
+		refused := func(what, says string) {
+			t.Helper()
+			if err := attempt(); err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "policyEpochs") || !strings.Contains(err.Error(), m.marks) {
+				t.Errorf("%s: %v, want %q", what, err, says)
+			}
+		}
+		refused("marks that are in use", "in use by another embargo")
+		m.stop()
+		whole, err := os.ReadFile(m.marks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.write(func(tx *meta.Tx) error { return tx.SetInstallation("tenant", "t2") })
+		refused("marks of another installation", "belong to the installation of the tenant t1, and not to this installation, of the tenant t2")
+		m.write(func(tx *meta.Tx) error { return tx.ForgetInstallation("tenant") })
+		refused("marks of another installation than one that begins", "of the tenant t1, and not to this installation, which is new")
+		older := bytes.Replace(whole, []byte(`"tenant": "t1",`), nil, 1)
+		if err := os.WriteFile(m.marks, older, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		refused("older marks, where one begins", "an installation that has registries")
+		if now, err := os.ReadFile(m.marks); err != nil || !bytes.Equal(now, older) {
+			t.Errorf("refused marks were changed: %v\n%s", err, now)
+		}
+		if hold := m.start(); hold.Why != "" {
+			t.Errorf("with its own marks it is held: %s", hold.Why)
+		}
+		if now, err := os.ReadFile(m.marks); err != nil || !bytes.Equal(now, whole) {
+			t.Errorf("older marks were not taken: %v\n%s", err, now)
 		}
 	})
 }

@@ -56,6 +56,7 @@ type Server struct {
 	o        Options
 	throttle *throttle // nil: unbounded
 	large    chan struct{}
+	files    files
 }
 
 // New makes a server.
@@ -75,7 +76,7 @@ func New(o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o, large: make(chan struct{}, largeManifests)}
+	s := &Server{o: o, large: make(chan struct{}, largeManifests), files: files{of: map[string]int{}}}
 	if o.Throttle {
 		if o.Clock == nil {
 			o.Clock = time.Now

@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -233,36 +234,63 @@ func (b bodyReader) Read(p []byte) (int, error) {
 }
 
 // A manifest is taken into memory whole, so those beyond smallManifest, which are rare, come to a file first and then wait for one of largeManifests places: who sends slowly holds none.
+// The files are bounded too, and a registry has at most half of them, so that one does not take the others theirs.
 const (
-	smallManifest  = 256 << 10
+	smallManifest  = 64 << 10
 	largeManifests = 8
 	largeWait      = 10 * time.Second
+	largeFiles     = 256
 )
+
+// files counts the files of large manifests that come in, by registry.
+type files struct {
+	mu  sync.Mutex
+	of  map[string]int
+	all int
+}
+
+// take counts one more, and the function gives it back.
+func (f *files) take(registry string) (func(), error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all >= largeFiles || f.of[registry] >= largeFiles/2 {
+		return nil, busy("The server takes in %d manifests of more than %d bytes at a time, %d of one registry, and so many are under way. Try again in a moment.", largeFiles, smallManifest, largeFiles/2)
+	}
+	f.of[registry]++
+	f.all++
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.all--
+		if f.of[registry]--; f.of[registry] == 0 {
+			delete(f.of, registry)
+		}
+	}, nil
+}
+
+func busy(format string, args ...any) error {
+	f := fault.New(fault.TooManyRequests, format, args...)
+	f.RetryAfter = time.Second
+	return f
+}
 
 // manifestBody reads a manifest. done gives its place back. Errors: ManifestInvalid, RequestTooLarge, TooManyRequests, StorageFull.
 func (x *exchange) manifestBody() (content []byte, done func(), err error) {
-	done = func() {}
-	content, err = io.ReadAll(io.LimitReader(x.r.Body, smallManifest+1))
-	switch {
-	case err != nil:
-		return nil, done, brokenOff(err)
-	case len(content) <= smallManifest:
-		return content, done, nil
+	small, file, err := x.beginManifest()
+	if err != nil || file == nil {
+		return small, func() {}, err
 	}
-	file, err := x.spool(content)
-	if err != nil {
-		return nil, done, err
+	defer file.close()
+	if err := x.spool(file.File); err != nil {
+		return nil, func() {}, err
 	}
-	defer func() { _ = file.Close() }() // it has no name any more
 	wait, cancel := context.WithTimeout(x.r.Context(), largeWait)
 	defer cancel()
 	select {
 	case x.s.large <- struct{}{}:
 		done = func() { <-x.s.large }
 	case <-wait.Done():
-		busy := fault.New(fault.TooManyRequests, "The server takes %d manifests of more than %d bytes at a time, and no place became free. Try again in a moment.", largeManifests, smallManifest)
-		busy.RetryAfter = time.Second
-		return nil, done, busy
+		return nil, func() {}, busy("The server takes %d manifests of more than %d bytes at a time, and no place became free. Try again in a moment.", largeManifests, smallManifest)
 	}
 	size, err := file.Seek(0, io.SeekCurrent)
 	if err != nil {
@@ -273,34 +301,60 @@ func (x *exchange) manifestBody() (content []byte, done func(), err error) {
 	return content, done, err
 }
 
-// spool takes a manifest that begins with start, and whose rest is to come, to a file without a name.
-func (x *exchange) spool(start []byte) (*os.File, error) {
-	begun := len(start) // and start is let go once it is written
+// spooled is the file of a large manifest. It has no name any more.
+type spooled struct {
+	*os.File
+	giveBack func()
+}
+
+func (f *spooled) close() {
+	_ = f.File.Close()
+	f.giveBack()
+}
+
+// beginManifest reads a manifest that is small, or writes the first part of a large one to a file. That part is nobody's when it returns, so that who sends no more holds no memory.
+func (x *exchange) beginManifest() ([]byte, *spooled, error) {
+	start, err := io.ReadAll(io.LimitReader(x.r.Body, smallManifest+1))
+	switch {
+	case err != nil:
+		return nil, nil, brokenOff(err)
+	case len(start) <= smallManifest:
+		return start, nil, nil
+	}
+	giveBack, err := x.s.files.take(x.call.Registry.ID)
+	if err != nil {
+		return nil, nil, err
+	}
 	file, err := os.CreateTemp(x.s.o.Spool, ".manifest-*")
 	if err != nil {
-		return nil, unspooled(err)
+		giveBack()
+		return nil, nil, unspooled(err)
 	}
+	f := &spooled{file, giveBack}
 	err = os.Remove(file.Name())
 	if err == nil {
 		_, err = file.Write(start)
 	}
 	if err != nil {
-		return nil, errors.Join(unspooled(err), file.Close())
+		f.close()
+		return nil, nil, unspooled(err)
 	}
-	n, err := io.Copy(file, io.LimitReader(x.r.Body, int64(manifestLimit+1-begun)))
+	return nil, f, nil
+}
+
+// spool takes the rest of a manifest to its file.
+func (x *exchange) spool(file *os.File) error {
+	n, err := io.Copy(file, io.LimitReader(x.r.Body, manifestLimit-smallManifest)) // one byte more than it may have
 	var stored *fs.PathError
 	switch {
 	case errors.As(err, &stored):
-		err = unspooled(err)
+		return unspooled(err)
 	case err != nil:
-		err = brokenOff(err)
-	case begun+int(n) > manifestLimit:
-		err = fault.New(fault.RequestTooLarge, "A manifest has at most %d bytes.", manifestLimit)
+		return brokenOff(err)
+	case n == manifestLimit-smallManifest:
+		return fault.New(fault.RequestTooLarge, "A manifest has at most %d bytes.", manifestLimit)
 	}
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return file, nil
+	return nil
 }
 
 func brokenOff(err error) error {

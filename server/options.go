@@ -134,6 +134,9 @@ func Check(o Options) error {
 			return &OptionError{key, err}
 		}
 	}
+	if st, err := os.Stat(o.PolicyEpochs); err == nil && !st.Mode().IsRegular() {
+		return option("policyEpochs", "%s is no file: name a file, which is made if absent", o.PolicyEpochs)
+	}
 	for key, address := range map[string]string{"listen": o.Listen, "proxyListen": o.ProxyListen, "adminListen": o.AdminListen} {
 		if off(address) {
 			continue

@@ -133,6 +133,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 		return err
 	}
 	r.gate = gate
+	s.closers = append(s.closers, gate.Close)
 	blobs, err := s.openBlobs(ctx)
 	if err != nil {
 		return err

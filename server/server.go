@@ -169,7 +169,10 @@ func (s *Server) open(ctx context.Context) error {
 	if s.rooms.first, err = s.rooms.identity.Bootstrap(ctx); err != nil {
 		return err
 	}
-	return s.announce()
+	if err := s.announce(); err != nil {
+		return err
+	}
+	return s.rooms.gate.Own(ctx)
 }
 
 // reconcile finds out, before anything is served, whether the database is an older copy.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -183,6 +184,79 @@ func TestSlowLargeManifests(t *testing.T) {
 		t.Errorf("left in the data directory: %v %v", left, err)
 	}
 	want(t, "one that is too large", w.put("/v2/app/manifests/large", strings.Repeat(" ", 4<<20+1), instance.ManifestType), 413, "SIZE_INVALID")
+}
+
+// stall sends the beginning of manifests that do not end, and returns when they are sent or refused.
+func (w *world) stall(n, size int) (closeAll func()) {
+	w.t.Helper()
+	open := make([]net.Conn, n)
+	for i := range open {
+		c, err := net.Dial("tcp", w.door)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		open[i] = c
+		_, _ = io.WriteString(c, "PUT /v2/app/manifests/held HTTP/1.1\r\nHost: x\r\nAuthorization: "+w.auth+"\r\nContent-Length: 4000000\r\n\r\n"+strings.Repeat(" ", size))
+	}
+	return func() {
+		for _, c := range open {
+			_ = c.Close()
+		}
+	}
+}
+
+// TestManyStalledManifests: however many manifests of a registry do not end, they take little memory and a bounded part of the disk; what is beyond is refused, and neither small
+// manifests nor other registries are held up.
+func TestManyStalledManifests(t *testing.T) {
+	w := newWorld(t, "sqlite")
+	w.CreateRegistry("hostiletwo", nil)
+	if err := w.PushBlob("hostiletwo", "app", []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	w.blob("app", []byte("{}"))
+	w.bounded(300<<20, func() {
+		defer w.stall(1500, 60<<10)()
+		want(t, "a small manifest", w.put("/v2/app/manifests/small", imageOf("", ""), instance.ManifestType), 201, "")
+	})
+	w.bounded(300<<20, func() {
+		defer w.stall(1500, 300<<10)()
+		want(t, "a small manifest", w.put("/v2/app/manifests/small", imageOf("", ""), instance.ManifestType), 201, "")
+		refused := w.put("/v2/app/manifests/large", string(sized(300<<10)), instance.ManifestType)
+		want(t, "one large manifest too many", refused, 429, "TOOMANYREQUESTS")
+		if refused.Header.Get("Retry-After") != "1" || !strings.Contains(string(refused.Body), "128 of one registry") {
+			t.Errorf("one large manifest too many: %v %s", refused.Header, refused.Body)
+		}
+		a, err := w.OCI("hostiletwo", "app", http.MethodPut, "/v2/app/manifests/large", sized(300<<10), "Content-Type", instance.ManifestType)
+		if err != nil || a.Status != 201 {
+			t.Errorf("a large manifest of another registry: %v %d %s", err, a.Status, a.Body)
+		}
+		if n := w.nameless(); n > 128 {
+			t.Errorf("%d files are open that have no name", n)
+		}
+	})
+	for began := time.Now(); ; time.Sleep(time.Second) { // as Retry-After says
+		a := w.put("/v2/app/manifests/large", string(sized(300<<10)), instance.ManifestType)
+		if a.Status == 429 && time.Since(began) < 30*time.Second {
+			continue
+		}
+		want(t, "a large manifest when the others are gone", a, 201, "")
+		return
+	}
+}
+
+// nameless counts the manifests that lie in files without a name.
+func (w *world) nameless() (n int) {
+	w.t.Helper()
+	open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", w.PID()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, fd := range open {
+		if to, err := os.Readlink(fd); err == nil && strings.Contains(to, "/.manifest-") {
+			n++
+		}
+	}
+	return n
 }
 
 // TestIndexes: indexes may lie in each other as deep as one likes, because nothing follows them by recursion; what a descriptor says of a child's type is not believed.

@@ -17,6 +17,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/meta/metatest"
 	"github.com/embargo-registry/embargo/test/instance"
 )
@@ -257,6 +258,29 @@ func TestDamagedBackup(t *testing.T) {
 	must(t, s, "restore", "--from", folder, "--data", data, "--key-file", filepath.Join(s.Data, "installation.key"))
 	fails(t, s, "nothing is restored over something", "restore", "--from", folder, "--data", data)
 	fails(t, s, "in use by another instance", "restore", "--from", folder, "--data", s.Data)
+}
+
+// What the database refuses is not told as a damaged backup: nobody removes a file that is whole.
+func TestRestoreThatTheDatabaseRefuses(t *testing.T) {
+	s := instance.New(t, "sqlite", "")
+	s.CreateRegistry(instance.Open, nil)
+	folder, database := filepath.Join(t.TempDir(), "backups"), metatest.URL(t, "postgres")
+	must(t, s, "backup", "--data", s.Data, "--to", folder)
+	db := metatest.Open(t, database)
+	if err := db.Write(t.Context(), func(tx *meta.Tx) error {
+		_, err := tx.Exec(`ALTER TABLE registries ADD COLUMN strange TEXT NOT NULL`)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, said, err := s.Run(t.Context(), "restore", "--from", folder, "--data", filepath.Join(t.TempDir(), "data"), "--database", database, "--key-file", filepath.Join(s.Data, "installation.key"))
+	if err == nil || !strings.Contains(said, "restoring the table registries") || strings.Contains(said, "remove ") || strings.Contains(said, ".age") {
+		t.Errorf("a restore that the database refuses: %v\n%s", err, said)
+	}
+	must(t, s, "backup", "verify", "--from", folder, "--data", s.Data)
 }
 
 // A restored copy is held whatever marks are brought along: they may be as old as it is. Those that are newer than it say so.

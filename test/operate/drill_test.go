@@ -295,3 +295,94 @@ func TestOlderDirectoryIsHeld(t *testing.T) {
 		})
 	}
 }
+
+// TestPolicyEpochsOfAnother: two installations that name one file for their policy epochs do not lose each other's: the second is refused while the first runs and afterwards. What is no file is
+// told by its key.
+func TestPolicyEpochsOfAnother(t *testing.T) {
+	epochs := filepath.Join(t.TempDir(), "epochs.json")
+	config := "policyEpochs: " + epochs + "\n"
+	one := instance.New(t, "sqlite", config)
+	one.CreateRegistry(instance.Open, nil)
+	two := instance.At(t, filepath.Join(t.TempDir(), "two"), "", config)
+	refused := func(s *instance.Server, says string) {
+		t.Helper()
+		if err := s.TryStart(); err == nil || !strings.Contains(s.Stderr(), says) || !strings.Contains(s.Stderr(), "policyEpochs") {
+			t.Errorf("a start with policy epochs that it can't have: %v; it should say %q\n%s", err, says, s.Stderr())
+		}
+	}
+	refused(two, epochs+" (policyEpochs) are in use by another embargo")
+	if err := one.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	refused(two, "belong to the installation of the tenant "+one.TenantID+", and not to this installation, which is new")
+	three := instance.New(t, "sqlite", "")
+	if err := three.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	refused(instance.At(t, three.Data, "", config), "of the tenant "+one.TenantID+", and not to this installation, of the tenant "+three.TenantID)
+	one.Start()
+	if said := must(t, one, "status", "--data", one.Data); strings.Contains(said, "HELD") {
+		t.Errorf("it is held beside its own policy epochs: %s", said)
+	}
+	if err := one.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	// A file is an installation's from its first start on, before it has a registry.
+	for _, path := range []string{epochs, epochs + ".lock"} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	two.Start()
+	if err := two.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	refused(one, "of the tenant "+two.TenantID+", and not to")
+	if err := errors.Join(os.Remove(epochs), os.Mkdir(epochs, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	refused(one, epochs)
+	fails(t, one, one.Config+":1: policyEpochs: "+epochs+" is no file", "config", "check", "--config", one.Config, "--data", one.Data)
+}
+
+// TestServerMovesWithItsPolicyEpochs: a server that moves to another machine and back comes up open where its policy epochs came along, and held where they are older than a registry.
+func TestServerMovesWithItsPolicyEpochs(t *testing.T) {
+	here := instance.New(t, "postgres", "")
+	here.CreateRegistry(instance.Open, nil)
+	there := instance.Copy(t, here, filepath.Join(t.TempDir(), "there"))
+	move := func(from, to *instance.Server, along bool) string {
+		t.Helper()
+		if err := from.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if along {
+			marks, err := os.ReadFile(filepath.Join(from.Data, "policy-epochs.json"))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(to.Data, "policy-epochs.json"), marks, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		to.Start()
+		to.ClientSecret = from.ClientSecret
+		return must(t, to, "status", "--data", to.Data)
+	}
+	if said := move(here, there, true); strings.Contains(said, "HELD") {
+		t.Errorf("with its policy epochs it is held: %s", said)
+	}
+	there.CreateRegistry(instance.Closed, nil)
+	if a := there.Lock(instance.Closed); a.Status != http.StatusOK {
+		t.Fatalf("locking: %d %s", a.Status, a.Body)
+	}
+	if said := move(there, here, true); strings.Contains(said, "HELD") {
+		t.Errorf("back with its policy epochs it is held: %s", said)
+	}
+	here.CreateRegistry("lateregistry", nil)
+	if a := here.Lock("lateregistry"); a.Status != http.StatusOK {
+		t.Fatalf("locking: %d %s", a.Status, a.Body)
+	}
+	if said := move(here, there, false); !strings.Contains(said, "don't know the registry 'lateregistry'") {
+		t.Errorf("with policy epochs that are older than a registry: %s", said)
+	}
+}
