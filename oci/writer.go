@@ -281,7 +281,7 @@ func (x *exchange) manifestBody() (content []byte, done func(), err error) {
 		return small, func() {}, err
 	}
 	defer file.close()
-	if err := x.spool(file.File); err != nil {
+	if err := x.spool(file); err != nil {
 		return nil, func() {}, err
 	}
 	wait, cancel := context.WithTimeout(x.r.Context(), largeWait)
@@ -301,9 +301,10 @@ func (x *exchange) manifestBody() (content []byte, done func(), err error) {
 	return content, done, err
 }
 
-// spooled is the file of a large manifest. It has no name any more.
+// spooled is the file of a large manifest, of which begun bytes are in it at first. It has no name any more.
 type spooled struct {
 	*os.File
+	begun    int
 	giveBack func()
 }
 
@@ -314,11 +315,20 @@ func (f *spooled) close() {
 
 // beginManifest reads a manifest that is small, or writes the first part of a large one to a file. That part is nobody's when it returns, so that who sends no more holds no memory.
 func (x *exchange) beginManifest() ([]byte, *spooled, error) {
-	start, err := io.ReadAll(io.LimitReader(x.r.Body, smallManifest+1))
+	var start []byte
+	var err error
+	switch n := x.r.ContentLength; {
+	case n > smallManifest: // all of it goes to the file
+	case n >= 0:
+		start = make([]byte, n)
+		_, err = io.ReadFull(x.r.Body, start)
+	default:
+		start, err = io.ReadAll(io.LimitReader(x.r.Body, smallManifest+1))
+	}
 	switch {
 	case err != nil:
 		return nil, nil, brokenOff(err)
-	case len(start) <= smallManifest:
+	case x.r.ContentLength <= smallManifest && len(start) <= smallManifest:
 		return start, nil, nil
 	}
 	giveBack, err := x.s.files.take(x.call.Registry.ID)
@@ -330,7 +340,7 @@ func (x *exchange) beginManifest() ([]byte, *spooled, error) {
 		giveBack()
 		return nil, nil, unspooled(err)
 	}
-	f := &spooled{file, giveBack}
+	f := &spooled{file, len(start), giveBack}
 	err = os.Remove(file.Name())
 	if err == nil {
 		_, err = file.Write(start)
@@ -343,15 +353,15 @@ func (x *exchange) beginManifest() ([]byte, *spooled, error) {
 }
 
 // spool takes the rest of a manifest to its file.
-func (x *exchange) spool(file *os.File) error {
-	n, err := io.Copy(file, io.LimitReader(x.r.Body, manifestLimit-smallManifest)) // one byte more than it may have
+func (x *exchange) spool(file *spooled) error {
+	n, err := io.Copy(file.File, io.LimitReader(x.r.Body, int64(manifestLimit+1-file.begun)))
 	var stored *fs.PathError
 	switch {
 	case errors.As(err, &stored):
 		return unspooled(err)
 	case err != nil:
 		return brokenOff(err)
-	case n == manifestLimit-smallManifest:
+	case file.begun+int(n) > manifestLimit:
 		return fault.New(fault.RequestTooLarge, "A manifest has at most %d bytes.", manifestLimit)
 	}
 	return nil
