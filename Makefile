@@ -17,7 +17,7 @@ run: build ## build and start a registry on ./embargo-data (README's first comma
 build: ## build bin/embargo
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/embargo
 
-check: lint $(STORAGES) ## format, vet, staticcheck, import rules, unit tests: under two minutes
+check: lint $(STORAGES) ## format, vet, staticcheck, import rules, unit tests: about two minutes
 	scripts/with-storage scripts/with-postgres $(GO) test -short -parallel 4 $(UNIT)
 
 lint: $(STATICCHECK) ## check without its unit tests

@@ -119,7 +119,7 @@ func TestDecideIsDurable(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		l, reader := newLog(t, db, "n"), newLog(t, open(), "reader")
-		release := held(t, db)
+		release := metatest.Hold(t, db)
 		defer release()
 		answer := make(chan error, 1)
 		go func() { answer <- l.Decide(context.Background(), decision("pull")) }()
@@ -165,35 +165,6 @@ func ticking() func() time.Time {
 	return func() time.Time { return start.Add(time.Duration(ticks.Add(1)) * time.Microsecond) }
 }
 
-// held keeps the collector from committing until release is called.
-func held(t *testing.T, db *meta.DB) (release func()) {
-	t.Helper()
-	begun, end, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	go func() {
-		ended <- db.Write(context.Background(), func(tx *meta.Tx) error {
-			if tx.Postgres() {
-				if _, err := tx.Exec(`LOCK TABLE audit IN EXCLUSIVE MODE`); err != nil {
-					return err
-				}
-			}
-			close(begun)
-			<-end
-			return nil
-		})
-	}()
-	select {
-	case <-begun:
-	case err := <-ended:
-		t.Fatal(err)
-	}
-	return sync.OnceFunc(func() {
-		close(end)
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
 // Decisions that come while a commit is under way share the next one.
 func TestDecisionsShareACommit(t *testing.T) {
 	const callers = 200
@@ -205,7 +176,7 @@ func TestDecisionsShareACommit(t *testing.T) {
 			}
 			defer db.Close()
 			l := newLog(t, db, "n")
-			release := held(t, db)
+			release := metatest.Hold(t, db)
 			var wg, about sync.WaitGroup
 			about.Add(callers)
 			for range callers {

@@ -73,7 +73,7 @@ func TestSoon(t *testing.T) {
 				t.Fatal("it was not written")
 			}
 		}
-		release := held(t, db)
+		release := metatest.Hold(t, db)
 		defer release()
 		if err := soon(); err != nil { // returns while nothing can be committed
 			t.Fatal(err)

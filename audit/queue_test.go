@@ -42,7 +42,7 @@ func TestFullQueue(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		l := unclosed(t, db, "n")
-		release := held(t, db)
+		release := metatest.Hold(t, db)
 		defer release()
 		within(t, "notes beyond the queue", async(func() {
 			for range full {
@@ -74,7 +74,7 @@ func TestFullQueue(t *testing.T) {
 func TestCloseWithAFullQueue(t *testing.T) {
 	db := metatest.Open(t, metatest.URL(t, "sqlite"))
 	l := unclosed(t, db, "n")
-	release := held(t, db)
+	release := metatest.Hold(t, db)
 	defer release()
 	for range full {
 		l.Note(decision("note"))
@@ -106,7 +106,7 @@ func TestDecideOfACallerThatHangsUp(t *testing.T) {
 	metatest.Each(t, func(t *testing.T, open func() *meta.DB) {
 		db := open()
 		l := newLog(t, db, "n")
-		release := held(t, db)
+		release := metatest.Hold(t, db)
 		defer release()
 		ctx, cancel := context.WithCancel(t.Context())
 		answer := make(chan error, 1)

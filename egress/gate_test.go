@@ -247,33 +247,6 @@ func TestReleaseIsRecordedFirst(t *testing.T) {
 	})
 }
 
-// hold keeps records from being written until release is called.
-func (w *world) hold() (release func()) {
-	w.t.Helper()
-	begun, end := make(chan struct{}), make(chan struct{})
-	var writer sync.WaitGroup
-	writer.Go(func() {
-		err := w.db.Write(context.Background(), func(tx *meta.Tx) error {
-			if tx.Postgres() {
-				if _, err := tx.Exec(`LOCK TABLE audit IN EXCLUSIVE MODE`); err != nil {
-					return err
-				}
-			}
-			close(begun)
-			<-end
-			return nil
-		})
-		if err != nil {
-			w.t.Error(err)
-		}
-	})
-	<-begun
-	return sync.OnceFunc(func() {
-		close(end)
-		writer.Wait()
-	})
-}
-
 // rename gives a table another name: without its own no record can be written.
 func (w *world) rename(from, to string) {
 	w.t.Helper()
@@ -309,7 +282,7 @@ func TestSoonIsForOpenRegistries(t *testing.T) {
 			return d
 		}
 		soon, strict := decided(pull(public)), []egress.Decision{decided(shut), decided(transfer("one"))}
-		release := w.hold()
+		release := metatest.Hold(t, w.db)
 		defer release()
 		if _, err := gate.Release(t.Context(), soon); err != nil {
 			t.Errorf("an open registry's pull: %v", err)
@@ -360,7 +333,7 @@ func TestSoonEndsWithTheFence(t *testing.T) {
 		if err := under.Begin(t.Context()); !fault.Is(err, fault.Unavailable) {
 			t.Errorf("a reading without a record goes on after exports were disabled: %v", err)
 		}
-		release := w.hold()
+		release := metatest.Hold(t, w.db)
 		defer release()
 		g, err := w.gate.Release(t.Context(), decided)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/embargo-registry/embargo/meta"
+	"github.com/embargo-registry/embargo/meta/metatest"
 	"github.com/embargo-registry/embargo/name"
 )
 
@@ -323,7 +324,7 @@ func TestFinishIsWrittenByOne(t *testing.T) {
 		content := bytes.Repeat([]byte("said"), 20000)
 		d := name.DigestOf(content)
 		at := h.do(202, "POST", "/v2/app/blobs/uploads/", nil).Get("Location")
-		release := w.hold()
+		release := metatest.Hold(t, w.db)
 		defer release()
 		first := make(chan answer, 1)
 		go func() { first <- h.send(h.request("PUT", at+"?digest="+string(d), bytes.NewReader(content))) }()

@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -488,33 +487,6 @@ func (w *world) principal(label, scope string, roles ...string) (identity.Princi
 // caller is a principal as a job carries it.
 func (w *world) caller(p identity.Principal) identity.Caller {
 	return identity.Caller{ID: p.ID, Name: p.Name, Type: p.Type, AppID: p.AppID, Tenant: w.first.Tenant}
-}
-
-// hold keeps everybody from committing what has an audit record, until release.
-func (w *world) hold() (release func()) {
-	w.t.Helper()
-	begun, end := make(chan struct{}), make(chan struct{})
-	var writer sync.WaitGroup
-	writer.Go(func() {
-		err := w.db.Write(context.Background(), func(tx *meta.Tx) error {
-			if tx.Postgres() {
-				if _, err := tx.Exec(`LOCK TABLE audit IN EXCLUSIVE MODE`); err != nil {
-					return err
-				}
-			}
-			close(begun)
-			<-end
-			return nil
-		})
-		if err != nil {
-			w.t.Error(err)
-		}
-	})
-	<-begun
-	return sync.OnceFunc(func() {
-		close(end)
-		writer.Wait()
-	})
 }
 
 // eventually waits until something is so.

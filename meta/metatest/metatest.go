@@ -81,6 +81,35 @@ func open(t testing.TB, o meta.Options) *meta.DB {
 	return db
 }
 
+// Hold keeps everybody from committing an audit record until release is called: it holds SQLite's one writer, or PostgreSQL's table.
+func Hold(t *testing.T, db *meta.DB) (release func()) {
+	t.Helper()
+	begun, end, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- db.Write(context.Background(), func(tx *meta.Tx) error {
+			if tx.Postgres() {
+				if _, err := tx.Exec(`LOCK TABLE audit IN EXCLUSIVE MODE`); err != nil {
+					return err
+				}
+			}
+			close(begun)
+			<-end
+			return nil
+		})
+	}()
+	select {
+	case <-begun:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	return sync.OnceFunc(func() {
+		close(end)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Dial connects tests to their PostgreSQL server.
 func Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	var d net.Dialer

@@ -87,3 +87,18 @@ func TestWalkSeesObjectsAlone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A tree that is gone is no empty one.
+func TestWalkOfNothing(t *testing.T) {
+	d, root := open(t)
+	visit := func(driver.Item) error { return nil }
+	if err := d.Walk(t.Context(), visit); err != nil {
+		t.Errorf("without a folder: %v", err)
+	}
+	if err := os.RemoveAll(root); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Walk(t.Context(), visit); err == nil {
+		t.Error("without a root there is nothing to say")
+	}
+}
