@@ -41,7 +41,7 @@ type Log struct {
 	tell func(r Record)
 	seq  atomic.Int64
 
-	in   chan entry
+	in   chan *entry
 	done chan struct{}
 
 	// senders are those on their way into the queue. They wait for room without the lock: the collector needs it, and a note must never hold up its
@@ -59,7 +59,7 @@ type Log struct {
 }
 
 type entry struct {
-	record Record
+	record *Record
 	reply  chan error // nil: nobody waits
 	// written hears whether it is durable; nil: nobody does.
 	written func(error)
@@ -78,7 +78,7 @@ func New(ctx context.Context, o Options) (*Log, error) {
 	if o.Count == nil {
 		o.Count = func(Record) {}
 	}
-	l := &Log{db: o.DB, node: o.Node, log: o.Log, tell: o.Count, in: make(chan entry, waitLimit), done: make(chan struct{})}
+	l := &Log{db: o.DB, node: o.Node, log: o.Log, tell: o.Count, in: make(chan *entry, waitLimit), done: make(chan struct{})}
 	var last int64
 	err := o.DB.Read(ctx, func(tx *meta.Tx) error {
 		return tx.Row(`SELECT COALESCE(MAX(node_seq), 0) FROM audit WHERE node = $1`, o.Node).Scan(&last)
@@ -93,7 +93,7 @@ func New(ctx context.Context, o Options) (*Log, error) {
 }
 
 // Append records r in the transaction of the change that it tells of.
-func (l *Log) Append(tx *meta.Tx, r Record) error { return l.append(tx, []Record{r}) }
+func (l *Log) Append(tx *meta.Tx, r Record) error { return l.append(tx, []*Record{&r}) }
 
 // rowsAtOnce is how many records one statement inserts.
 const rowsAtOnce = 32
@@ -109,8 +109,13 @@ var insertMany = func() string {
 	return b.String()
 }()
 
-func (l *Log) append(tx *meta.Tx, all []Record) error {
-	for len(all) > 0 {
+func (l *Log) append(tx *meta.Tx, all []*Record) error {
+	tx.OnCommit(func() {
+		for _, r := range all {
+			l.tell(*r)
+		}
+	})
+	for all := all; len(all) > 0; {
 		n, query := 1, insertOne
 		if len(all) >= rowsAtOnce {
 			n, query = rowsAtOnce, insertMany
@@ -123,7 +128,6 @@ func (l *Log) append(tx *meta.Tx, all []Record) error {
 				return err
 			}
 			args = append(args, l.node, seq, meta.Micros(tx.Now()), bytes)
-			tx.OnCommit(func() { l.tell(r) })
 		}
 		if _, err := tx.Exec(query, args...); err != nil {
 			return err
@@ -136,7 +140,7 @@ func (l *Log) append(tx *meta.Tx, all []Record) error {
 
 // Decide records r and returns when it is durable. Callers that come together share one commit.
 func (l *Log) Decide(ctx context.Context, r Record) error {
-	e := entry{record: r, reply: make(chan error, 1)}
+	e := &entry{record: &r, reply: make(chan error, 1)}
 	if err := l.send(ctx, e); err != nil {
 		return err
 	}
@@ -159,11 +163,11 @@ func (l *Log) Soon(ctx context.Context, r Record, written func(error)) error {
 		}
 		return err
 	}
-	return l.send(ctx, entry{record: r, written: written})
+	return l.send(ctx, &entry{record: &r, written: written})
 }
 
 // send puts an entry into the queue, when there is room.
-func (l *Log) send(ctx context.Context, e entry) error {
+func (l *Log) send(ctx context.Context, e *entry) error {
 	l.mu.RLock()
 	if l.closed {
 		l.mu.RUnlock()
@@ -188,7 +192,7 @@ func (l *Log) Note(r Record) {
 		l.log.Error("a record came after the audit log was closed", "action", r.Action, "outcome", string(r.Outcome), "resource", r.Resource)
 		return
 	}
-	e := entry{record: r}
+	e := &entry{record: &r}
 	select {
 	case l.in <- e:
 	default:
@@ -249,8 +253,11 @@ func (l *Log) Close() error {
 // collect is the one writer of decisions and notes: it takes all that wait into one transaction.
 func (l *Log) collect() {
 	defer close(l.done)
+	var batch []*entry
+	var records []*Record
 	for first := range l.in {
-		batch := []entry{first}
+		clear(batch) // of what was written
+		batch = append(batch[:0], first)
 	more:
 		for len(batch) < batchLimit {
 			select {
@@ -263,9 +270,9 @@ func (l *Log) collect() {
 				break more
 			}
 		}
-		records := make([]Record, len(batch))
-		for i, e := range batch {
-			records[i] = e.record
+		records = records[:0]
+		for _, e := range batch {
+			records = append(records, e.record)
 		}
 		err := l.db.Write(context.Background(), func(tx *meta.Tx) error {
 			return l.append(tx, records)
@@ -274,7 +281,7 @@ func (l *Log) collect() {
 	}
 }
 
-func (l *Log) answer(batch []entry, err error) {
+func (l *Log) answer(batch []*entry, err error) {
 	l.mu.Lock()
 	l.failed = err
 	l.mu.Unlock()

@@ -38,19 +38,20 @@ func NewOften[K comparable](l *Log) *Often[K] {
 	return o
 }
 
-// Note records r, or counts it.
-func (o *Often[K]) Note(k K, r Record) {
+// Note counts what was said before, with its bytes, or makes its record.
+func (o *Often[K]) Note(k K, bytes int64, record func() Record) {
 	o.mu.Lock()
-	if a := o.known[k]; a != nil && !o.l.ending.Load() {
+	a := o.known[k]
+	if a != nil && !o.l.ending.Load() {
 		a.count++
-		a.Bytes += r.Bytes
+		a.Bytes += bytes
 		o.mu.Unlock()
 		return
 	}
-	if len(o.known) < oftenLimit && o.known[k] == nil {
-		a := &again{Record: r}
-		a.Bytes = 0
-		o.known[k] = a
+	r := record()
+	if len(o.known) < oftenLimit && a == nil {
+		o.known[k] = &again{Record: r}
+		o.known[k].Bytes = 0
 	}
 	o.mu.Unlock()
 	o.l.Note(r)

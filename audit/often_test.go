@@ -19,7 +19,7 @@ func TestOften(t *testing.T) {
 		say := func(key string, bytes int64) {
 			r := decision(key)
 			r.Bytes = bytes
-			o.Note(key, r)
+			o.Note(key, bytes, func() audit.Record { return r })
 		}
 		say("a", 1)
 		say("b", 100)

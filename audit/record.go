@@ -97,13 +97,17 @@ const leafVersion = 1
 
 const timeForm = "2006-01-02T15:04:05.000000Z"
 
-func canonical(node string, seq int64, at time.Time, r Record) ([]byte, error) {
+// leafRoom is more than most leaves take, in bytes.
+const leafRoom = 1 << 10
+
+func canonical(node string, seq int64, at time.Time, r *Record) ([]byte, error) {
+	l := &leaf{leafVersion, node, seq, at.UTC().Format(timeForm), *r}
 	// The texts that hold what clients wrote as they liked: a refusal's reason repeats it.
-	r.Source.UserAgent, r.Reason = redact.Text(r.Source.UserAgent), redact.Text(r.Reason)
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
+	l.Source.UserAgent, l.Reason = redact.Text(r.Source.UserAgent), redact.Text(r.Reason)
+	b := bytes.NewBuffer(make([]byte, 0, leafRoom))
+	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(leaf{leafVersion, node, seq, at.UTC().Format(timeForm), r}); err != nil {
+	if err := enc.Encode(l); err != nil {
 		return nil, err
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil

@@ -64,6 +64,7 @@ type Store struct {
 	// removals bounds the objects that are being removed beside the requests.
 	removals chan struct{}
 	removing sync.WaitGroup
+	begins   begins
 	// writing holds the uploads that a request writes at the moment.
 	writing map[string]struct{}
 }
@@ -93,7 +94,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: o.DB, disk: disk, clock: o.Clock, wall: o.Wall, log: o.Log, small: small, removals: make(chan struct{}, 64), writing: map[string]struct{}{}, damaged: map[name.Digest]struct{}{}}
+	s := &Store{db: o.DB, disk: disk, clock: o.Clock, wall: o.Wall, log: o.Log, small: small, removals: make(chan struct{}, 64), writing: map[string]struct{}{}, begins: begins{of: map[string]*begun{}}, damaged: map[name.Digest]struct{}{}}
 	return s, s.loadDamaged()
 }
 

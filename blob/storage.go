@@ -291,4 +291,7 @@ func (s *Store) discardSoon(key string) {
 }
 
 // Settle waits until no object is being removed any more.
-func (s *Store) Settle() { s.removing.Wait() }
+func (s *Store) Settle() {
+	s.begins.wait.Wait()
+	s.removing.Wait()
+}

@@ -31,6 +31,8 @@ type Upload struct {
 	state []byte
 	// parts is what the storage needs to go on.
 	parts []byte
+	// begun is the upload's row on its way into the database; nil when it is there.
+	begun *begun
 }
 
 // resumable is a hash whose state can be kept and taken up again.
@@ -40,24 +42,13 @@ type resumable interface {
 	encoding.BinaryUnmarshaler
 }
 
-// Begin starts an upload. owner is the repository that it belongs to; only it finds the upload again.
-func (s *Store) Begin(ctx context.Context, owner string) (*Upload, error) {
-	u := &Upload{ID: driver.NewKey(), s: s, owner: owner, key: driver.NewKey()}
-	err := s.db.Write(ctx, func(tx *meta.Tx) error {
-		now := meta.Micros(tx.Now())
-		_, err := tx.Exec(`INSERT INTO uploads (id, owner, object_key, size, hash_state, storage_state, created_us, touched_us) VALUES ($1, $2, $3, 0, $4, $5, $6, $7)`,
-			u.ID, owner, u.key, []byte{}, []byte{}, now, now)
-		return err
-	})
-	if err != nil {
-		return nil, named(s.disk, err)
-	}
-	return u, nil
-}
-
 // Upload finds an upload of owner. Errors: BlobUploadUnknown.
 func (s *Store) Upload(ctx context.Context, owner, id string) (*Upload, error) {
 	u := &Upload{ID: id, s: s, owner: owner}
+	if b := s.begins.find(id, owner); b != nil {
+		u.key, u.begun = b.key, b
+		return u, nil
+	}
 	err := s.db.Read(ctx, func(tx *meta.Tx) error {
 		return tx.Row(`SELECT object_key, size, hash_state, storage_state FROM uploads WHERE id = $1 AND owner = $2`, id, owner).Scan(&u.key, &u.Offset, &u.state, &u.parts)
 	})
@@ -112,6 +103,9 @@ func (u *Upload) Append(ctx context.Context, r io.Reader) (int64, error) {
 // keep records the place that the upload has reached, unless another node has written meanwhile.
 func (u *Upload) keep(ctx context.Context, size int64, h resumable, parts []byte) error {
 	state, err := h.MarshalBinary()
+	if err == nil {
+		err = u.there()
+	}
 	if err != nil {
 		return err
 	}
@@ -181,6 +175,9 @@ func (u *Upload) Seal(ctx context.Context, want name.Digest, rest io.Reader, com
 		if err := u.reread(ctx, want); err != nil {
 			return err
 		}
+	}
+	if err := u.there(); err != nil {
+		return err
 	}
 	return commit(Sealed{Digest: want, Size: size, key: u.key, upload: u.ID})
 }
@@ -265,6 +262,9 @@ func (u *Upload) Cancel(ctx context.Context) error {
 
 // end forgets the upload and removes what it had written.
 func (u *Upload) end(ctx context.Context) error {
+	if err := u.there(); err != nil {
+		return err
+	}
 	err := u.s.db.Write(ctx, func(tx *meta.Tx) error {
 		n, err := tx.Exec(`DELETE FROM uploads WHERE id = $1 AND owner = $2`, u.ID, u.owner)
 		if err == nil && n == 0 {

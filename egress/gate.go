@@ -13,6 +13,8 @@ package egress
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"log/slog"
@@ -136,10 +138,16 @@ type Decision struct {
 	valid bool
 }
 
-// shareKey is what one decision on record covers.
-type shareKey struct {
-	registry, repository, digest, caller, credential, peer string
-	epoch                                                  int64
+// shareKey is what one decision on record covers: the SHA-256 of its parts, so that what is remembered of many takes little.
+type shareKey [sha256.Size]byte
+
+func newShareKey(epoch int64, parts ...string) shareKey {
+	var room [512]byte
+	b := binary.AppendVarint(room[:0], epoch)
+	for _, p := range parts {
+		b = append(binary.AppendUvarint(b, uint64(len(p))), p...)
+	}
+	return sha256.Sum256(b)
 }
 
 // Decide judges a wish by the registry's row as tx sees it. A refusal is recorded and comes back as a fault: FirewallDenied,
@@ -156,7 +164,7 @@ func (g *Gate) Decide(tx *meta.Tx, a Ask) (Decision, error) {
 		return Decision{}, err
 	}
 	if err := judge(tx, row, a); err != nil {
-		g.audit.Note(g.record(row, a, audit.Refused, err))
+		g.audit.Note(g.record(&row, &a, audit.Refused, err))
 		return Decision{}, err
 	}
 	return Decision{ask: a, row: row, valid: true}, nil
@@ -181,7 +189,7 @@ func (g *Gate) Release(ctx context.Context, d Decision) (Grant, error) {
 	}
 	if !known {
 		id = newID()
-		r := g.record(d.row, d.ask, audit.Allowed, nil)
+		r := g.record(&d.row, &d.ask, audit.Allowed, nil)
 		r.Decision = id
 		share := func() {
 			if shareable {
@@ -224,7 +232,7 @@ func (g *Gate) Record(tx *meta.Tx, d Decision) error {
 	if !d.valid {
 		return fault.New(fault.Denied, "Nothing was decided, so nothing is recorded.")
 	}
-	r := g.record(d.row, d.ask, audit.Allowed, nil)
+	r := g.record(&d.row, &d.ask, audit.Allowed, nil)
 	r.Decision = newID()
 	return g.audit.Append(tx, r)
 }
@@ -232,9 +240,7 @@ func (g *Gate) Record(tx *meta.Tx, d Decision) error {
 // Look records a request that releases no content (HEAD, lists): recorded soon, not waited for. The same on one connection within ten seconds is one record that says how often.
 func (g *Gate) Look(d Decision) {
 	if d.valid {
-		r := g.record(d.row, d.ask, audit.Allowed, nil)
-		r.Bytes = 0 // none of the content's
-		g.again(d.row, d.ask, r)
+		g.again(&d.row, &d.ask, audit.Allowed, "", 0) // none of the content's bytes
 	}
 }
 
@@ -245,12 +251,18 @@ type said struct {
 	outcome             audit.Outcome
 }
 
-func (g *Gate) again(row meta.RegistryRow, a Ask, r audit.Record) {
+// again records what may be said again and again on one connection.
+func (g *Gate) again(row *meta.RegistryRow, a *Ask, outcome audit.Outcome, decision string, bytes int64) {
+	record := func() audit.Record {
+		r := g.record(row, a, outcome, nil)
+		r.Decision, r.Bytes = decision, bytes
+		return r
+	}
 	if a.Peer == nil {
-		g.audit.Note(r)
+		g.audit.Note(record())
 		return
 	}
-	g.often.Note(said{shareKey{a.Registry, string(a.Repository), string(a.Digest), a.Caller.ID, a.Caller.Credential, a.Peer.ID, row.Epoch}, a.Reference, r.Decision, r.Outcome}, r)
+	g.often.Note(said{a.onConnection(row.Epoch), a.Reference, decision, outcome}, bytes, record)
 }
 
 // End records how much of a batch really left, and whether that was all.
@@ -262,7 +274,7 @@ func (g *Gate) End(d Decision, complete bool, bytes int64) {
 	if !complete {
 		outcome = audit.Aborted
 	}
-	r := g.record(d.row, d.ask, outcome, nil)
+	r := g.record(&d.row, &d.ask, outcome, nil)
 	if key, ok := d.share(); ok {
 		r.Decision, _ = g.shared.Get(key)
 	}
@@ -271,18 +283,23 @@ func (g *Gate) End(d Decision, complete bool, bytes int64) {
 }
 
 // share is the key under which d's record may serve again: a pull's on a live connection, and all that one backup takes of a registry.
-func (d Decision) share() (shareKey, bool) {
-	a := d.ask
+func (d *Decision) share() (shareKey, bool) {
+	a := &d.ask
 	if a.Route == Backup && a.Batch != "" {
-		return shareKey{registry: a.Registry, caller: a.Caller.ID, peer: a.Batch, epoch: d.row.Epoch}, true
+		return newShareKey(d.row.Epoch, "batch", a.Registry, a.Caller.ID, a.Batch), true
 	}
 	if a.Peer == nil || a.Digest == "" || a.Route != Pull {
 		return shareKey{}, false
 	}
-	return shareKey{a.Registry, string(a.Repository), string(a.Digest), a.Caller.ID, a.Caller.Credential, a.Peer.ID, d.row.Epoch}, true
+	return a.onConnection(d.row.Epoch), true
 }
 
-func (g *Gate) record(row meta.RegistryRow, a Ask, outcome audit.Outcome, refusal error) audit.Record {
+// onConnection is the key of what one caller asks of one content on one connection.
+func (a *Ask) onConnection(epoch int64) shareKey {
+	return newShareKey(epoch, "connection", a.Registry, string(a.Repository), string(a.Digest), a.Caller.ID, a.Caller.Credential, a.Peer.ID)
+}
+
+func (g *Gate) record(row *meta.RegistryRow, a *Ask, outcome audit.Outcome, refusal error) audit.Record {
 	r := audit.Record{
 		Kind: audit.Decision, Action: action(a.Route), Outcome: outcome,
 		Resource: row.ResourceID, Registry: row.ID, LoginServer: row.LoginServer, Epoch: row.Epoch,

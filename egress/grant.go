@@ -185,12 +185,12 @@ func (f *Flow) Close(complete bool) {
 	if !complete {
 		outcome = audit.Aborted
 	}
-	r := f.g.gate.record(f.g.row, f.g.ask, outcome, refused)
-	r.Decision, r.Bytes = f.g.decision, f.sent.Load()
-	if outcome == audit.Completed && f.g.ask.Route == Pull {
-		f.g.gate.again(f.g.row, f.g.ask, r)
+	if outcome == audit.Completed && f.g.ask.Route == Pull && refused == nil {
+		f.g.gate.again(&f.g.row, &f.g.ask, outcome, f.g.decision, f.sent.Load())
 		return
 	}
+	r := f.g.gate.record(&f.g.row, &f.g.ask, outcome, refused)
+	r.Decision, r.Bytes = f.g.decision, f.sent.Load()
 	f.g.gate.audit.Note(r)
 }
 

@@ -19,7 +19,7 @@ func (g *Gate) Tell(ctx context.Context, d Decision) (sending context.Context, d
 	if !d.valid || !told(d.ask.Route) {
 		return nil, nil, fault.New(fault.Denied, "Nothing was decided, so nothing is told.")
 	}
-	r := g.record(d.row, d.ask, audit.Allowed, nil)
+	r := g.record(&d.row, &d.ask, audit.Allowed, nil)
 	r.Decision = newID()
 	if err := g.audit.Decide(ctx, r); err != nil {
 		return nil, nil, fault.New(fault.Unavailable, "What would be told could not be recorded, so it is refused.").Because(err)

@@ -61,6 +61,8 @@ type answer struct {
 	rows   [][]any
 	counts []uint64 // by text.bits
 	weight int
+	// row is what its row means, once somebody has read it: a *RegistryRow.
+	row atomic.Pointer[RegistryRow]
 }
 
 func newMemory(tables []string) (*memory, error) {

@@ -91,22 +91,22 @@ func (tx *Tx) DeleteRegistry(id string) error {
 
 // LockRegistry reads the row by identity and keeps others from changing it until the transaction ends. Errors: ErrNotFound.
 func (tx *Tx) LockRegistry(id string) (RegistryRow, error) {
-	return tx.scanRegistry(tx.Lock(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE id = $1`, id).Scan)
+	return tx.registry(tx.Lock(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE id = $1`, id))
 }
 
 // RegistryByID reads the row by identity. Errors: ErrNotFound.
 func (tx *Tx) RegistryByID(id string) (RegistryRow, error) {
-	return tx.scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE id = $1`, id).Scan)
+	return tx.registry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE id = $1`, id))
 }
 
 // RegistryByResource reads the row by ARM id, in any casing. Errors: ErrNotFound.
 func (tx *Tx) RegistryByResource(resourceID string) (RegistryRow, error) {
-	return tx.scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE resource_key = $1`, strings.ToLower(resourceID)).Scan)
+	return tx.registry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE resource_key = $1`, strings.ToLower(resourceID)))
 }
 
 // RegistryByName reads the row by name, in any casing. Errors: ErrNotFound.
 func (tx *Tx) RegistryByName(name string) (RegistryRow, error) {
-	return tx.scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE name = $1`, strings.ToLower(name)).Scan)
+	return tx.registry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE name = $1`, strings.ToLower(name)))
 }
 
 // RegistryByLabel reads the row by the first label of its login server, in any casing: the name, or the name with a hash of its scope, which only a registry of that scope has. Errors: ErrNotFound.
@@ -122,7 +122,7 @@ func (tx *Tx) RegistryByLabel(label string) (RegistryRow, error) {
 
 // RegistryByLoginServer reads the row by login server, in any casing and without a port. Errors: ErrNotFound.
 func (tx *Tx) RegistryByLoginServer(host string) (RegistryRow, error) {
-	return tx.scanRegistry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE login_server = $1`, strings.ToLower(host)).Scan)
+	return tx.registry(tx.Row(`SELECT `+registryColumns+`, endpoints, held FROM registries WHERE login_server = $1`, strings.ToLower(host)))
 }
 
 // Registries reads all rows in the order of their names.
@@ -141,6 +141,21 @@ func (tx *Tx) Registries() ([]RegistryRow, error) {
 		all = append(all, r)
 	}
 	return all, rows.Err()
+}
+
+// registry reads the row of a query of one, or what it meant when the same answer was read before. What its fields point to is shared, and not to be changed.
+func (tx *Tx) registry(row *Row) (RegistryRow, error) {
+	if row.err != nil || row.rows == nil || row.rows.from == nil {
+		return tx.scanRegistry(row.Scan)
+	}
+	if known := row.rows.from.row.Load(); known != nil {
+		return *known, nil
+	}
+	r, err := tx.scanRegistry(row.Scan)
+	if err == nil {
+		row.rows.from.row.Store(&r)
+	}
+	return r, err
 }
 
 func (tx *Tx) scanRegistry(scan func(...any) error) (RegistryRow, error) {

@@ -51,6 +51,7 @@ type Rows struct {
 	rows *sql.Rows // nil when the answer is remembered
 	at   []any     // the row that Next came to, where rows are read one by one into memory
 	rest [][]any   // of a remembered answer
+	from *answer   // that one
 	keep *keeping
 	err  error
 }

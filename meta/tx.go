@@ -114,7 +114,7 @@ func (tx *Tx) Query(query string, args ...any) (*Rows, error) {
 			if t = tx.mind.m.text(query); len(t.bits) == 0 {
 				t = nil // it tells of no table: of the database itself, say
 			} else if a := tx.mind.recall(t, key); a != nil {
-				return &Rows{rest: a.rows}, nil
+				return &Rows{rest: a.rows, from: a}, nil
 			}
 		}
 	}

@@ -113,9 +113,12 @@ func suspicious(s string) bool {
 	return false
 }
 
+// innocent: no secret is so short, and none lacks what its form needs.
+func innocent(s string) bool { return len(s) < 6 || !suspicious(s) }
+
 // Text is s without the secrets that are known by their form.
 func Text(s string) string {
-	if len(s) < 6 || !suspicious(s) {
+	if innocent(s) {
 		return s
 	}
 	for _, f := range forms {
@@ -146,6 +149,14 @@ type handler struct{ inner slog.Handler }
 func (h handler) Enabled(ctx context.Context, l slog.Level) bool { return h.inner.Enabled(ctx, l) }
 
 func (h handler) Handle(ctx context.Context, r slog.Record) error {
+	pure := innocent(r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		pure = pure && plain(a)
+		return pure
+	})
+	if pure { // as most are
+		return h.inner.Handle(ctx, r)
+	}
 	clean := slog.NewRecord(r.Time, r.Level, Text(r.Message), r.PC)
 	r.Attrs(func(a slog.Attr) bool {
 		clean.AddAttrs(attr(a))
@@ -163,6 +174,20 @@ func (h handler) WithAttrs(as []slog.Attr) slog.Handler {
 }
 
 func (h handler) WithGroup(name string) slog.Handler { return handler{h.inner.WithGroup(name)} }
+
+// plain reports whether attr would leave a as it is, where that is quickly known.
+func plain(a slog.Attr) bool {
+	if secretName(a.Key) {
+		return false
+	}
+	switch a.Value.Kind() {
+	case slog.KindString:
+		return innocent(a.Value.String())
+	case slog.KindBool, slog.KindInt64, slog.KindUint64, slog.KindFloat64, slog.KindDuration, slog.KindTime:
+		return true
+	}
+	return false
+}
 
 func attr(a slog.Attr) slog.Attr {
 	if secretName(a.Key) {
