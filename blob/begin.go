@@ -6,16 +6,21 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/embargo-registry/embargo/blob/internal/driver"
 	"github.com/embargo-registry/embargo/meta"
 )
 
-// beginsLimit is how many uploads may be on their way into the database that their clients know already.
-const beginsLimit = 256
+const (
+	// beginWait is how long an upload that has begun waits for its content before its row is written.
+	beginWait = 50 * time.Millisecond
+	// beginsLimit is how many uploads may wait so, or for the commit of their row.
+	beginsLimit = 256
+)
 
-// begins are the uploads whose rows are on their way into the database. Where this process alone writes it, a client does not wait for that: it may send the content meanwhile, and only what is
-// acknowledged of the content waits for the row. What a crash takes away is an upload of which nothing was acknowledged but its name.
+// begins are the uploads whose clients know them, and whose rows are not in the database yet. Where this process alone writes it, a client does not wait for that: it may send the content meanwhile. Most
+// do so at once, and then the first row that tells of the upload is the one that tells of its content too. What a crash takes away is an upload of which nothing was acknowledged but its name.
 type begins struct {
 	mu   sync.Mutex
 	of   map[string]*begun
@@ -27,9 +32,19 @@ type begins struct {
 // begun is such an upload.
 type begun struct {
 	owner, key string
-	done       chan struct{}
-	err        error // set before done is closed
+	state      begunState // the lock of begins guards it
+	timer      *time.Timer
+	done       chan struct{} // closed when the row is there, or there will be none
+	err        error         // set before done is closed
 }
+
+type begunState int
+
+const (
+	waiting begunState = iota
+	writing
+	withdrawn // by a request that tells of the upload itself
+)
 
 func (b *begins) find(id, owner string) *begun {
 	b.mu.Lock()
@@ -40,6 +55,18 @@ func (b *begins) find(id, owner string) *begun {
 	return nil
 }
 
+// names reports whether an object is that of such an upload.
+func (b *begins) names(key string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, u := range b.of {
+		if u.key == key {
+			return true
+		}
+	}
+	return false
+}
+
 // add takes an upload in; false: there are too many.
 func (b *begins) add(id string, u *begun) bool {
 	b.mu.Lock()
@@ -48,46 +75,66 @@ func (b *begins) add(id string, u *begun) bool {
 		return false
 	}
 	b.of[id] = u
+	b.wait.Add(1)
 	return true
 }
 
-// end tells how the writing of a row ended. From then on the row says what there is.
+// move changes the state of an upload; false: it is another one.
+func (b *begins) move(u *begun, from, to begunState) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if u.state != from {
+		return false
+	}
+	u.state = to
+	return true
+}
+
+// end takes an upload out. From then on its row says what there is.
 func (b *begins) end(id string, u *begun, err error) {
-	b.failing.Store(err != nil)
 	b.mu.Lock()
 	delete(b.of, id)
 	b.mu.Unlock()
 	u.err = err
 	close(u.done)
+	b.wait.Done()
 }
 
 // Begin starts an upload. owner is the repository that it belongs to; only it finds the upload again. Errors: StorageFull, Unavailable; where the process alone writes the database, a failure may
 // come with what is asked of the upload next.
 func (s *Store) Begin(ctx context.Context, owner string) (*Upload, error) {
 	b := &begun{owner: owner, key: driver.NewKey(), done: make(chan struct{})}
-	u := &Upload{ID: driver.NewKey(), s: s, owner: owner, key: b.key}
-	if !s.db.SoleWriter() || s.begins.failing.Load() || !s.begins.add(u.ID, b) {
-		err := s.begin(ctx, u)
-		s.begins.failing.Store(err != nil)
-		if err != nil {
-			return nil, named(s.disk, err)
-		}
+	u := &Upload{ID: driver.NewKey(), s: s, owner: owner, key: b.key, begun: b}
+	if s.db.SoleWriter() && !s.begins.failing.Load() && s.begins.add(u.ID, b) {
+		b.timer = time.AfterFunc(beginWait, u.write)
 		return u, nil
 	}
-	u.begun = b
-	ctx = context.WithoutCancel(ctx)
-	s.begins.wait.Go(func() { s.begins.end(u.ID, b, s.begin(ctx, u)) })
+	u.begun = nil
+	if err := s.begin(ctx, u); err != nil {
+		return nil, named(s.disk, err)
+	}
 	return u, nil
 }
 
 // begin writes the row of an upload.
 func (s *Store) begin(ctx context.Context, u *Upload) error {
-	return s.db.Write(ctx, func(tx *meta.Tx) error {
-		now := meta.Micros(tx.Now())
-		_, err := tx.Exec(`INSERT INTO uploads (id, owner, object_key, size, hash_state, storage_state, created_us, touched_us) VALUES ($1, $2, $3, 0, $4, $5, $6, $7)`,
-			u.ID, u.owner, u.key, []byte{}, []byte{}, now, now)
-		return err
-	})
+	err := s.db.Write(ctx, func(tx *meta.Tx) error { return u.insert(tx, 0, []byte{}, []byte{}) })
+	s.begins.failing.Store(err != nil)
+	return err
+}
+
+func (u *Upload) insert(tx *meta.Tx, size int64, state, parts []byte) error {
+	now := meta.Micros(tx.Now())
+	_, err := tx.Exec(`INSERT INTO uploads (id, owner, object_key, size, hash_state, storage_state, created_us, touched_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		u.ID, u.owner, u.key, size, state, parts, now, now)
+	return err
+}
+
+// write writes the row of an upload that waits.
+func (u *Upload) write() {
+	if u.s.begins.move(u.begun, waiting, writing) {
+		u.s.begins.end(u.ID, u.begun, u.s.begin(context.Background(), u))
+	}
 }
 
 // there returns when the upload's row is in the database. Errors: StorageFull, Unavailable.
@@ -95,9 +142,30 @@ func (u *Upload) there() error {
 	if u.begun == nil {
 		return nil
 	}
-	<-u.begun.done // the writer is never long, and what it has begun it ends
+	u.write()
+	<-u.begun.done
 	if u.begun.err != nil {
 		return named(u.s.disk, u.begun.err)
 	}
 	return nil
+}
+
+// first calls tell with true if the upload has no row and tell is to do without one, or to write it, and otherwise with false when the row is there. An upload that tell fails of has its row after that.
+func (u *Upload) first(tell func(rowless bool) error) error {
+	if u.begun == nil || !u.s.begins.move(u.begun, waiting, withdrawn) {
+		if err := u.there(); err != nil {
+			return err
+		}
+		return tell(false)
+	}
+	u.begun.timer.Stop()
+	err := tell(true)
+	if err == nil {
+		u.s.begins.end(u.ID, u.begun, nil)
+		u.begun = nil
+		return nil
+	}
+	u.s.begins.move(u.begun, withdrawn, waiting)
+	u.write()
+	return err
 }

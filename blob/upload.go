@@ -103,27 +103,29 @@ func (u *Upload) Append(ctx context.Context, r io.Reader) (int64, error) {
 // keep records the place that the upload has reached, unless another node has written meanwhile.
 func (u *Upload) keep(ctx context.Context, size int64, h resumable, parts []byte) error {
 	state, err := h.MarshalBinary()
-	if err == nil {
-		err = u.there()
-	}
 	if err != nil {
 		return err
 	}
-	err = u.s.db.Write(ctx, func(tx *meta.Tx) error {
-		n, err := tx.Exec(`UPDATE uploads SET size = $1, hash_state = $2, storage_state = $3, touched_us = $4 WHERE id = $5 AND owner = $6 AND size = $7`,
-			size, state, nonNil(parts), meta.Micros(tx.Now()), u.ID, u.owner, u.Offset)
-		if err != nil || n > 0 {
-			return err
-		}
-		var now int64
-		err = tx.Row(`SELECT size FROM uploads WHERE id = $1 AND owner = $2`, u.ID, u.owner).Scan(&now)
-		if errors.Is(err, meta.ErrNotFound) {
-			return unknown(u.ID)
-		}
-		if err != nil {
-			return err
-		}
-		return moved(u.ID, now)
+	err = u.first(func(rowless bool) error {
+		return u.s.db.Write(ctx, func(tx *meta.Tx) error {
+			if rowless {
+				return u.insert(tx, size, state, nonNil(parts))
+			}
+			n, err := tx.Exec(`UPDATE uploads SET size = $1, hash_state = $2, storage_state = $3, touched_us = $4 WHERE id = $5 AND owner = $6 AND size = $7`,
+				size, state, nonNil(parts), meta.Micros(tx.Now()), u.ID, u.owner, u.Offset)
+			if err != nil || n > 0 {
+				return err
+			}
+			var now int64
+			err = tx.Row(`SELECT size FROM uploads WHERE id = $1 AND owner = $2`, u.ID, u.owner).Scan(&now)
+			if errors.Is(err, meta.ErrNotFound) {
+				return unknown(u.ID)
+			}
+			if err != nil {
+				return err
+			}
+			return moved(u.ID, now)
+		})
 	})
 	if err == nil {
 		u.state, u.parts = state, parts
@@ -176,10 +178,13 @@ func (u *Upload) Seal(ctx context.Context, want name.Digest, rest io.Reader, com
 			return err
 		}
 	}
-	if err := u.there(); err != nil {
-		return err
-	}
-	return commit(Sealed{Digest: want, Size: size, key: u.key, upload: u.ID})
+	return u.first(func(rowless bool) error {
+		c := Sealed{Digest: want, Size: size, key: u.key, upload: u.ID}
+		if rowless {
+			c.upload = ""
+		}
+		return commit(c)
+	})
 }
 
 // verify compares the content with want. The running hash is sha256; for another algorithm the content is read again, and late says
@@ -262,15 +267,17 @@ func (u *Upload) Cancel(ctx context.Context) error {
 
 // end forgets the upload and removes what it had written.
 func (u *Upload) end(ctx context.Context) error {
-	if err := u.there(); err != nil {
-		return err
-	}
-	err := u.s.db.Write(ctx, func(tx *meta.Tx) error {
-		n, err := tx.Exec(`DELETE FROM uploads WHERE id = $1 AND owner = $2`, u.ID, u.owner)
-		if err == nil && n == 0 {
-			return unknown(u.ID)
+	err := u.first(func(rowless bool) error {
+		if rowless {
+			return nil
 		}
-		return err
+		return u.s.db.Write(ctx, func(tx *meta.Tx) error {
+			n, err := tx.Exec(`DELETE FROM uploads WHERE id = $1 AND owner = $2`, u.ID, u.owner)
+			if err == nil && n == 0 {
+				return unknown(u.ID)
+			}
+			return err
+		})
 	})
 	if err == nil {
 		u.s.discard(u.key)
