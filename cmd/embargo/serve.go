@@ -37,6 +37,7 @@ func serveCommand() *cobra.Command {
 		if err != nil {
 			return usageError{err}
 		}
+		roomyHeap()
 		o := s.server
 		o.Version = version
 		level := new(slog.LevelVar)
