@@ -38,8 +38,9 @@ type listener struct {
 	ring   *meta.Keyring
 	server *httptest.Server
 	status atomic.Int64
-	// refuses is the tag whose events get a 400.
+	// refuses is the tag whose events get refusal.
 	refuses atomic.Value
+	refusal atomic.Int64
 	got     chan post
 }
 
@@ -49,6 +50,7 @@ func listen(t *testing.T, w *world) *listener {
 	l.ring = must[*meta.Keyring](t)(meta.NewKeyring(filepath.Join(t.TempDir(), "key")))
 	l.status.Store(200)
 	l.refuses.Store("")
+	l.refusal.Store(400)
 	l.server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		var p post
 		body, err := io.ReadAll(r.Body)
@@ -60,7 +62,7 @@ func listen(t *testing.T, w *world) *listener {
 		}
 		status := int(l.status.Load())
 		if p.Target.Tag != "" && p.Target.Tag == l.refuses.Load() {
-			status = 400
+			status = int(l.refusal.Load())
 		}
 		p.answered = status
 		if r.URL.Path != "/" {
@@ -303,6 +305,39 @@ func TestRefusedEventsHoldUpNothing(t *testing.T) {
 	if n := w.count("jobs"); n > 2 { // what is over is forgotten
 		t.Errorf("%d jobs are left", n)
 	}
+}
+
+// TestTroubleWithOneEvent: an event that the receiver breaks on holds the others up for a few attempts alone.
+func TestTroubleWithOneEvent(t *testing.T) {
+	t.Parallel()
+	var passed atomic.Int64
+	db := must[*meta.DB](t)(meta.Open(context.Background(), meta.Options{URL: metatest.URL(t, "sqlite"), Clock: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }}))
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := newWorld(t, db)
+	h, l := w.registry("one"), listen(t, w)
+	l.hook(t, h, "all", "", "push")
+	l.refusal.Store(500)
+	l.refuses.Store("bad")
+	h.image("app", "bad", "a")
+	h.image("app", "good", "b")
+	l.deliver(t)
+	for n := 1; ; n++ {
+		p := l.next(t)
+		if p.Target.Tag == "good" {
+			break
+		}
+		if n == 10 {
+			t.Fatal("after ten attempts at the first event the second one has not come")
+		}
+		passed.Add(int64(5 * time.Second)) // more than it waits after each of the first attempts
+	}
+	l.refuses.Store("")
+	passed.Add(int64(time.Hour))
+	l.until(t, "delivered", 2)
 }
 
 // TestRedirectIsNotFollowed: an event goes where its webhook says, and not where the receiver sends it on to.

@@ -25,6 +25,8 @@ const (
 	// firstPause is the pause after the first failure; it doubles with each to lastPause.
 	firstPause = time.Second
 	lastPause  = 10 * time.Minute
+	// troubles is how many times an event is answered by 500 or above, other than 503, until that is taken for trouble with it alone.
+	troubles = 4
 	// lifetime is how long an event is worth sending.
 	lifetime = 72 * time.Hour
 	// turn and turnTime bound what one job sends before it lets others have its worker.
@@ -309,7 +311,7 @@ func (s *Service) note(ctx context.Context, p *pending, r result) error {
 		failures = p.failures + 1
 		resume = meta.Micros(p.now.Add(pause(failures)))
 	default:
-		due = meta.Micros(p.now.Add(pause(p.attempt + 1)))
+		failures, due = p.failures, meta.Micros(p.now.Add(pause(p.attempt+1)))
 	}
 	return s.o.DB.Write(ctx, func(tx *meta.Tx) error {
 		_, err := tx.Exec(`UPDATE webhook_events SET state = $1, attempt = attempt + 1, due_us = $2, request = CASE WHEN $3 = '' THEN request ELSE $3 END,
