@@ -7,8 +7,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +19,7 @@ import (
 	"time"
 
 	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/blob"
 	"github.com/embargo-registry/embargo/dial"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/meta/metatest"
@@ -239,4 +242,35 @@ func TestTagsAreAskedAgain(t *testing.T) {
 	mine := c.image("app/one", "v1", "mine")
 	passed.Add(int64(6 * time.Minute))
 	pull(mine)
+}
+
+// Cached content that a scrub found damaged is fetched again.
+func TestDamagedCacheIsFetchedAgain(t *testing.T) {
+	t.Parallel()
+	c := newCaching(t, metatest.Open(t, metatest.URL(t, "sqlite")), library())
+	manifest := c.from.image("library/one", "v1", "one")
+	layer := []byte("layer of one")
+	w := c.host.w
+	for _, content := range [][]byte{layer, manifest} {
+		at := "/v2/app/one/blobs/" + string(name.DigestOf(layer))
+		if bytes.Equal(content, manifest) {
+			at = "/v2/app/one/manifests/" + string(name.DigestOf(manifest))
+		}
+		c.do(200, "GET", "/v2/app/one/manifests/v1", nil)
+		c.do(200, "GET", at, nil)
+		for _, f := range w.files() {
+			if is, err := os.ReadFile(f); err != nil || bytes.Equal(is, content) {
+				if err := errors.Join(err, os.WriteFile(f, bytes.ToUpper(content), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		found, err := w.reg.Scrub(t.Context(), func(blob.Scrubbed) {})
+		if err != nil || len(found.Damaged) != 1 {
+			t.Fatalf("the scrub found %+v: %v", found, err)
+		}
+		if got := c.do(200, "GET", at, nil); !bytes.Equal(got.body, content) {
+			t.Errorf("%q came", got.body)
+		}
+	}
 }

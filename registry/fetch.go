@@ -28,6 +28,7 @@ type plan struct {
 	// repository is the identity of ours, "" while there is none; held is the digest that a tag which is due has.
 	repository string
 	held       name.Digest
+	damaged    bool // what is held, so that it is fetched whether the upstream's tag has moved or not
 	// names is a manifest that names the blob.
 	names name.Digest
 }
@@ -84,15 +85,15 @@ func (s *Service) plan(tx *meta.Tx, c oci.Call, at name.Reference, isBlob bool) 
 	p.repository = r.id
 	switch {
 	case isBlob:
-		p.needed, p.names, err = lacksBlob(tx, c.Registry.ID, r.id, at)
+		p.needed, p.names, err = s.lacksBlob(tx, c.Registry.ID, r.id, at)
 	case at.Digest != "":
 		_, err = manifestIn(tx, c.Registry.ID, at)
-		p.needed = fault.Is(err, fault.ManifestUnknown)
-		if p.needed {
-			err = nil
+		if fault.Is(err, fault.ManifestUnknown) || err == nil && s.blobs.Damaged(at.Digest) {
+			p.needed, err = true, nil
 		}
 	default:
 		p.needed, p.held, err = lacksTag(tx, r.id, at)
+		p.damaged = p.held != "" && s.blobs.Damaged(p.held)
 	}
 	if err != nil || !p.needed {
 		return p, err
@@ -102,9 +103,9 @@ func (s *Service) plan(tx *meta.Tx, c oci.Call, at name.Reference, isBlob bool) 
 	return p, err
 }
 
-// lacksBlob: a blob is fetched when a manifest that the repository holds names it. What nobody names is nobody's to ask for: digests made up by a client stay inside.
-func lacksBlob(tx *meta.Tx, registry, repository string, at name.Reference) (bool, name.Digest, error) {
-	if _, err := blobIn(tx, registry, at.Repository, at.Digest); !fault.Is(err, fault.BlobUnknown) {
+// lacksBlob: a blob is fetched when a manifest that the repository holds names it, also in place of one that is damaged. What nobody names is nobody's to ask for: digests made up by a client stay inside.
+func (s *Service) lacksBlob(tx *meta.Tx, registry, repository string, at name.Reference) (bool, name.Digest, error) {
+	if _, err := blobIn(tx, registry, at.Repository, at.Digest); !fault.Is(err, fault.BlobUnknown) && (err != nil || !s.blobs.Damaged(at.Digest)) {
 		return false, "", err
 	}
 	var manifest name.Digest
@@ -167,7 +168,7 @@ func (s *Service) fetchManifest(ctx context.Context, c oci.Call, at name.Referen
 	if at.Digest != "" {
 		reference = string(at.Digest)
 	}
-	if p.held != "" {
+	if p.held != "" && !p.damaged {
 		d, err := s.cache.upstream.Resolve(ctx, p.query, at.Tag)
 		if err != nil {
 			return err
