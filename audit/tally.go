@@ -27,7 +27,10 @@ type Tally struct {
 	open map[tallyKey]*tallied
 }
 
-type tallyKey struct{ address, zone, rule, registry string }
+type tallyKey struct {
+	kind                          Kind
+	address, zone, rule, registry string
+}
 
 type tallied struct {
 	record Record // what the further ones have in common
@@ -42,7 +45,7 @@ func NewTally(note func(Record), clock func() time.Time) *Tally {
 
 // Refused counts r, and records it when it is the first of its minute. address is the client's, without its port.
 func (t *Tally) Refused(address string, r Record) {
-	key := tallyKey{address, r.Source.Zone, r.Rule, r.Registry}
+	key := tallyKey{r.Kind, address, r.Source.Zone, r.Rule, r.Registry}
 	t.mu.Lock()
 	if e := t.open[key]; e != nil {
 		e.more++

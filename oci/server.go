@@ -45,6 +45,8 @@ type Options struct {
 	Clock func() time.Time
 	// Refused records what a registry's network rules refused, by the client's address; nil records each by Audit.
 	Refused func(address string, r audit.Record)
+	// Failed records a login that proved nobody; nil records each by Audit.
+	Failed func(r audit.Record)
 	// Random makes request ids; nil is the system's.
 	Random io.Reader
 	// Log gets the causes of 5xx; nil discards.
@@ -66,6 +68,9 @@ func New(o Options) (*Server, error) {
 	}
 	if o.Refused == nil {
 		o.Refused = func(_ string, r audit.Record) { o.Audit.Note(r) }
+	}
+	if o.Failed == nil {
+		o.Failed = o.Audit.Note
 	}
 	if o.Entered == nil {
 		o.Entered = func(meta.RegistryRow, *network.Peer) bool { return true }
@@ -250,7 +255,11 @@ func (x *exchange) serve() error {
 		return x.notAllowed()
 	}
 	if x.s.throttle != nil {
-		if err := x.s.throttle.take(x.call.Registry, x.call.Caller.ID, row.class()); err != nil {
+		who := x.call.Caller.ID
+		if row.class() == logins {
+			who = "at " + peer.Addr.Addr().String()
+		}
+		if err := x.s.throttle.take(x.call.Registry, who, row.class()); err != nil {
 			return err
 		}
 	}

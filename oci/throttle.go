@@ -58,7 +58,8 @@ func newThrottle(clock func() time.Time) *throttle {
 	return &throttle{clock: clock, windows: map[window]*counted{}}
 }
 
-// take counts a request. Errors: TooManyRequests, with the time until the window ends.
+// take counts a request. A login's identity is the address that it comes from: nobody is proven yet, and one who guesses must not keep the others out, so the registry's own rate is not asked for
+// logins. Errors: TooManyRequests, with the time until the window ends.
 func (t *throttle) take(row meta.RegistryRow, identity string, c class) error {
 	bounds, ok := rates[row.SKU]
 	if !ok {
@@ -77,8 +78,8 @@ func (t *throttle) take(row meta.RegistryRow, identity string, c class) error {
 		w    *counted
 		most int
 		of   string
-	}{{whole, bound.registry, "of the registry"}, {own, bound.identity, "of one identity"}} {
-		if full.w.n >= full.most {
+	}{{whole, bound.registry, "of the registry"}, {own, bound.identity, "of one identity or address"}} {
+		if full.w.n >= full.most && (c != logins || full.w == own) {
 			f := fault.New(fault.TooManyRequests, "The registry '%s' takes %d requests %s of this kind a minute in the SKU %s (throttle of this server's configuration is acr). Try again when Retry-After has passed.",
 				row.Name, full.most, full.of, row.SKU)
 			f.RetryAfter = full.w.began.Add(minute).Sub(now)

@@ -41,6 +41,9 @@ func TestThrottle(t *testing.T) {
 	take(other, "a", deletes, 2000)
 	refused(other, "a", deletes, time.Minute)
 	take(one, "a", unbounded, 30000)
+	take(one, "at 192.0.2.1", logins, 10000)
+	refused(one, "at 192.0.2.1", logins, time.Minute)
+	take(one, "at 192.0.2.2", logins, 10000) // whom the other one does not keep out
 	now = now.Add(40 * time.Second)
 	take(one, "a", deletes, 500)
 	now = now.Add(2 * time.Minute)

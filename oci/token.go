@@ -161,6 +161,8 @@ func (x *exchange) recordLogin(action string, refusal *fault.Fault) {
 	}
 	if refusal != nil {
 		r.Outcome, r.Rule, r.Reason = audit.Refused, refusal.Kind.ARM(), refusal.Message
+		x.s.o.Failed(r)
+		return
 	}
 	x.s.o.Audit.Note(r)
 }

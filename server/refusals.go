@@ -39,6 +39,17 @@ func (s *Server) refusedRequest(address string, r audit.Record) {
 	}
 }
 
+// failedLogin records a login that proved nobody, with the others of its address.
+func (s *Server) failedLogin(r audit.Record) {
+	address := r.Source.Address
+	if at, err := netip.ParseAddrPort(address); err == nil {
+		address = at.Addr().String()
+	}
+	if t := s.tally.Load(); t != nil {
+		t.Refused(address, r)
+	}
+}
+
 func (s *Server) put(client netip.AddrPort, r audit.Record) {
 	s.metrics.rules.WithLabelValues(r.Rule).Inc()
 	if t := s.tally.Load(); t != nil { // nothing is accepted before it is there

@@ -153,7 +153,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 		return err
 	}
 	hooks.Handle(r.jobs)
-	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Refused: s.refusedRequest, Entered: r.gate.Entered, Log: s.log, Throttle: s.o.Throttle, Spool: s.o.Data, Clock: s.o.Clock}); err != nil {
+	if r.data, err = oci.New(oci.Options{DB: s.db, Identity: r.identity, Registry: registries, Audit: r.audit, Locate: s.locate(), Refused: s.refusedRequest, Failed: s.failedLogin, Entered: r.gate.Entered, Log: s.log, Throttle: s.o.Throttle, Spool: s.o.Data, Clock: s.o.Clock}); err != nil {
 		return err
 	}
 	source := func(req *http.Request) (address, zone string) {
@@ -173,7 +173,7 @@ func (s *Server) openProtocols(ctx context.Context) error {
 	}
 	r.engine = engine
 	engine.Register(r.jobs)
-	auth, err := authority.New(authority.Options{Source: source, Identity: r.identity, DB: s.db, Audit: r.audit, Log: s.log, Suffix: s.hosts.Suffix()})
+	auth, err := authority.New(authority.Options{Source: source, Failed: s.failedLogin, Identity: r.identity, DB: s.db, Audit: r.audit, Log: s.log, Suffix: s.hosts.Suffix()})
 	if err != nil {
 		return err
 	}

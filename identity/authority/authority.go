@@ -39,6 +39,8 @@ type Options struct {
 	CloudName string
 	// Source tells the address and zone that a request came from, for records; nil takes the request's RemoteAddr and no zone.
 	Source func(r *http.Request) (address, zone string)
+	// Failed records a login that proved nobody; nil records each by Audit.
+	Failed func(r audit.Record)
 	// Clock is the time; nil is time.Now.
 	Clock func() time.Time
 	// Log gets the causes of 5xx; nil discards.
@@ -52,6 +54,9 @@ type Authority struct{ o Options }
 func New(o Options) (*Authority, error) {
 	if o.DB == nil || o.Identity == nil || o.Audit == nil || o.Suffix == "" {
 		return nil, errors.New("authority: a database, an identity service, an audit log and the suffix of registries are needed")
+	}
+	if o.Failed == nil {
+		o.Failed = o.Audit.Note
 	}
 	if o.PublicURL != "" {
 		u, err := url.Parse(o.PublicURL)

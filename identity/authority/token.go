@@ -80,7 +80,7 @@ func (x *exchange) conclude(a *attempt, body tokenBody, err error) error {
 	if err != nil {
 		e := refusalOf(err)
 		r.Outcome, r.Rule, r.Reason = audit.Refused, e.code, e.text
-		x.a.o.Audit.Note(r)
+		x.a.o.Failed(r)
 		return err
 	}
 	if err := x.a.o.Audit.Decide(x.r.Context(), r); err != nil {
