@@ -35,6 +35,32 @@ func (s *Service) Scrub(ctx context.Context, tell func(blob.Scrubbed)) (blob.Scr
 	return s.blobs.Scrub(ctx, tell)
 }
 
+// holdersNamed is how many repositories Holders names.
+const holdersNamed = 5
+
+// Holders are repositories that hold the content, as login server and name, a few at the most.
+func (s *Service) Holders(ctx context.Context, d name.Digest) ([]string, error) {
+	list := []string{}
+	err := s.db.Read(ctx, func(tx *meta.Tx) error {
+		list = list[:0]
+		rows, err := tx.Query(`SELECT g.login_server, r.name FROM repositories r JOIN registries g ON g.id = r.registry
+ WHERE r.id IN (SELECT repository FROM blob_links WHERE digest = $1 UNION SELECT repository FROM manifests WHERE digest = $1) ORDER BY g.login_server, r.name LIMIT $2`, string(d), holdersNamed)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var host, repository string
+			if err := rows.Scan(&host, &repository); err != nil {
+				return err
+			}
+			list = append(list, host+"/"+repository)
+		}
+		return rows.Err()
+	})
+	return list, err
+}
+
 // loose is a blob_links row that was touched before $2 and whose blob no manifest of its repository names.
 const loose = `blob_links.touched_us < $2 AND NOT EXISTS (SELECT 1 FROM manifest_refs WHERE repository = blob_links.repository AND child = blob_links.digest)`
 

@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/blob"
 	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/name"
 )
 
 // Collected is what a collection removed, or would remove.
@@ -82,8 +84,10 @@ func (a *adminSocket) collect(w http.ResponseWriter, r *http.Request) error {
 // ScrubEvent is a line of a scrub's answer: its progress, and at the end what it found or why it failed.
 type ScrubEvent struct {
 	Found blob.Scrubbed `json:"found"`
-	Done  bool          `json:"done"`
-	Error string        `json:"error,omitempty"`
+	// Held says, at the end, where damaged content belongs: a few repositories of each digest.
+	Held  map[name.Digest][]string `json:"held,omitempty"`
+	Done  bool                     `json:"done"`
+	Error string                   `json:"error,omitempty"`
 }
 
 // scrub compares all content with its digests. Its answer is a stream of events, because that takes its time.
@@ -100,8 +104,22 @@ func (a *adminSocket) scrub(w http.ResponseWriter, r *http.Request) error {
 		e.Error = a.told(r, fault.From(err), err)
 	}
 	record := audit.Record{Kind: audit.Security, Action: "Embargo.Containment/scrub/action", Outcome: audit.Succeeded, Caller: socketCaller(), Source: localSource(), Resource: "content"}
+	e.Held = map[name.Digest][]string{}
+	for _, d := range found.Damaged {
+		held, unknown := a.rooms.registry.Holders(r.Context(), d)
+		if unknown != nil {
+			a.log.Warn("who holds damaged content could not be found out", "digest", string(d), "err", unknown)
+		}
+		e.Held[d] = held
+		bad := record
+		bad.Outcome, bad.Digest, bad.Reason = audit.Failed, string(d), "The content is damaged on the disk. It is not served until it is pushed again; held by: "+strings.Join(held, ", ")
+		a.rooms.audit.Note(bad)
+	}
 	if err != nil {
 		record.Outcome, record.Reason = audit.Failed, e.Error
+	}
+	if counts, fails := json.Marshal(map[string]any{"content": found.Content, "bytes": found.Bytes, "damaged": len(found.Damaged)}); fails == nil {
+		record.After = counts
 	}
 	a.rooms.audit.Note(record)
 	tell(e)

@@ -122,6 +122,7 @@ var (
 	descEndpoints   = desc("endpoint_doors", "Doors of private endpoints, by whether they could be opened.", "state")
 	descDisk        = desc("disk_bytes", "The file system of the data directory.", "what")
 	descContent     = desc("content_bytes", "What the objects take in the storage, each once: used, unused (a collection will remove it), and uploads under way.", "what")
+	descDamaged     = desc("content_damaged", "Objects that a scrub has found damaged, and nobody has pushed again.")
 	descJobs        = desc("jobs", "Jobs that wait or run.", "status")
 	descAudit       = desc("audit_waiting", "Records that wait to be written.")
 	descRegistries  = desc("registries", "Registries, by what their export policy is in force.", "exports")
@@ -179,6 +180,7 @@ func (g gauges) Collect(out chan<- prometheus.Metric) {
 	gauge(descContent, float64(st.space.Bytes-st.space.Unused), "used")
 	gauge(descContent, float64(st.space.Unused), "unused")
 	gauge(descContent, float64(st.space.UploadBytes), "uploads")
+	gauge(descDamaged, float64(st.space.Damaged))
 	gauge(descHeld, truth(st.hold.Why != ""))
 	for _, s := range []job.Status{job.Accepted, job.Running} {
 		gauge(descJobs, float64(st.jobs[s]), string(s))

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -36,9 +37,10 @@ func gcCommand() *cobra.Command {
 		if dry {
 			what = "Would remove"
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s %d pieces of content (%s), %d files that belong to nothing (%s) and %d uploads.\n", what, done.Content, size(done.ContentBytes), done.Files, size(done.FileBytes), done.Uploads)
+		fmt.Fprintf(cmd.OutOrStdout(), "%s %s of content (%s), %s (%s) and %s.\n", what, some(int64(done.Content), "piece"), size(done.ContentBytes), some(int64(done.Files), "file")+" that no row names", size(done.FileBytes),
+			some(int64(done.Uploads), "upload")+" that nobody went on with")
 		if done.Waiting > 0 {
-			fmt.Fprintf(cmd.OutOrStdout(), "%d pieces of content (%s) are unused too and stay for the rest of gcGrace.\n", done.Waiting, size(done.WaitingBytes))
+			fmt.Fprintf(cmd.OutOrStdout(), "Unused too, and kept for the rest of gcGrace: %s of content (%s).\n", some(int64(done.Waiting), "piece"), size(done.WaitingBytes))
 		}
 		return nil
 	}
@@ -75,9 +77,13 @@ func scrubCommand() *cobra.Command {
 			return errors.New(e.Error)
 		}
 		for _, d := range e.Found.Damaged {
-			fmt.Fprintln(cmd.OutOrStdout(), "damaged:", d)
+			held := "held by no repository any more"
+			if list := e.Held[d]; len(list) > 0 {
+				held = "held by " + strings.Join(list, ", ")
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "damaged: %s, %s\n", d, held)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "Read %d pieces of content, %s: %d are damaged.\n", e.Found.Content, size(e.Found.Bytes), len(e.Found.Damaged))
+		fmt.Fprintf(cmd.OutOrStdout(), "Read %s of content, %s: %s damaged.\n", some(int64(e.Found.Content), "piece"), size(e.Found.Bytes), are(len(e.Found.Damaged)))
 		if len(e.Found.Damaged) > 0 {
 			return errors.New("push the damaged content again: it is not served until then")
 		}

@@ -93,7 +93,10 @@ func tell(w io.Writer, st server.Status) error {
 		line("Registries", "%d, of which %d have exports disabled", *st.Registries, *st.ExportsDisabled)
 	}
 	if c := st.Content; c != nil {
-		line("Content", "%d objects, %s, of which %s wait to be collected; %d uploads under way, %s", c.Objects, size(c.Bytes), size(c.Unused), c.Uploads, size(c.UploadBytes))
+		line("Content", "%d objects, %s, of which %s wait to be collected; %s, %s", c.Objects, size(c.Bytes), size(c.Unused), some(c.Uploads, "unfinished upload"), size(c.UploadBytes))
+	}
+	if st.Content != nil && st.Content.Damaged > 0 {
+		line("DAMAGED", "%s of content: 'embargo scrub' names them. They are not served until they are pushed again.", some(st.Content.Damaged, "piece"))
 	}
 	if st.Hold != nil {
 		line("HELD", "since %s: %s.", st.Hold.Since.Format(time.RFC3339), st.Hold.Why)

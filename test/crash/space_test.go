@@ -76,7 +76,7 @@ func (in *installation) emptied(t *testing.T, s *story) {
 	}
 	in.spaceIsDisk(t, "all is deleted", 77)
 	out, errs, err := in.Run(t.Context(), "gc", "--data", in.Data, "--dry-run")
-	if err != nil || !strings.Contains(out, "1 files that belong to nothing (77 B)") {
+	if err != nil || !strings.Contains(out, "1 file that no row names (77 B)") {
 		t.Errorf("a file that belongs to nothing: %v %s%s", err, out, errs)
 	}
 	if err := s.collect(t.Context()); err != nil {

@@ -39,7 +39,7 @@ func TestCollectAndScrub(t *testing.T) {
 		if !strings.Contains(removed, "Removed 2 pieces") {
 			t.Fatalf("what was deleted is not removed:\n%s", removed)
 		}
-		if out := must(t, s, "scrub", "--data", s.Data); !strings.Contains(out, "0 are damaged") {
+		if out := must(t, s, "scrub", "--data", s.Data); !strings.Contains(out, "none is damaged") {
 			t.Error(out)
 		}
 		var found bool
@@ -59,8 +59,12 @@ func TestCollectAndScrub(t *testing.T) {
 			t.Fatalf("the layer is not on the disk: %v", err)
 		}
 		out, errs, err := s.Run(t.Context(), "scrub", "--data", s.Data)
-		if err == nil || !strings.Contains(out, "damaged: "+instance.Digest(layer)) || !strings.Contains(errs, "push the damaged content again") {
+		if err == nil || !strings.Contains(out, "damaged: "+instance.Digest(layer)+", held by "+s.LoginServer(instance.Open)+"/kept") || !strings.Contains(errs, "push the damaged content again") {
 			t.Errorf("scrub: %v %s%s", err, out, errs)
+		}
+		s.Recorded(t.Context(), "the damaged content", func(r map[string]any) bool { return r["outcome"] == "failed" && r["digest"] == instance.Digest(layer) })
+		if out := must(t, s, "status", "--data", s.Data); !strings.Contains(out, "DAMAGED") || !strings.Contains(out, "1 piece of content") {
+			t.Errorf("status does not tell of it:\n%s", out)
 		}
 		if err := s.Stop(); err != nil {
 			t.Fatal(err)

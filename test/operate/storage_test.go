@@ -117,7 +117,7 @@ func TestObjectStorage(t *testing.T) {
 		}
 		s.Start()
 		pulled(t, s, "app", chunked)
-		if out := must(t, s, "scrub", "--data", s.Data); !strings.Contains(out, "0 are damaged") {
+		if out := must(t, s, "scrub", "--data", s.Data); !strings.Contains(out, "none is damaged") {
 			t.Error(out)
 		}
 		for _, secret := range strings.Fields(place.Key) {
@@ -222,7 +222,7 @@ func TestBackupOfObjectStorage(t *testing.T) {
 			}
 			restored := instance.At(t, data, "", config)
 			restored.Start()
-			if out := must(t, restored, "scrub", "--data", data); !strings.Contains(out, "0 are damaged") || !strings.Contains(out, "3 ") {
+			if out := must(t, restored, "scrub", "--data", data); !strings.Contains(out, "none is damaged") || !strings.Contains(out, "3 ") {
 				t.Errorf("scrub of what was restored: %s", out)
 			}
 			if flags != nil {
