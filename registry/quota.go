@@ -3,6 +3,8 @@
 package registry
 
 import (
+	"context"
+	"io"
 	"sync"
 
 	"github.com/embargo-registry/embargo/fault"
@@ -47,6 +49,40 @@ func (q *quota) room(tx *meta.Tx, row meta.RegistryRow, content ...oci.Descripto
 	q.about[row.ID] = about
 	return fault.New(fault.QuotaExceeded, "The registry '%s' holds %d bytes, and with %d more it would exceed its quota of %d (registryQuota of this server's configuration). Delete what is not needed, or have an operator raise it.",
 		row.Name, about, size, q.most).At(row.ResourceID)
+}
+
+// bounded is a part of an upload that breaks off when the registry's uploads under way hold more than its quota together, because their content is counted only when they end.
+func (s *Service) bounded(ctx context.Context, u *upload, part io.Reader) (io.Reader, error) {
+	if s.quota.most == 0 || part == nil {
+		return part, nil
+	}
+	var sum int64
+	err := s.db.Read(ctx, func(tx *meta.Tx) error {
+		// The owner is the registry's identity, a slash, and the repository; a 0 comes after the slash.
+		by := bytewise(tx, "owner")
+		return tx.Row(`SELECT COALESCE(CAST(SUM(size) AS BIGINT), 0) FROM uploads WHERE `+by+` >= $1 AND `+by+` < $2`, u.c.Registry.ID+"/", u.c.Registry.ID+"0").Scan(&sum)
+	})
+	return &boundedReader{part, s.quota.most - sum, fault.New(fault.QuotaExceeded, "The unfinished uploads of the registry '%s' would hold more than its quota of %d bytes (registryQuota of this server's configuration). "+
+		"Finish or cancel some, or have an operator raise it.", u.c.Registry.Name, s.quota.most).At(u.c.Registry.ResourceID)}, err
+}
+
+// boundedReader gives left bytes at the most, and beyond them the error beyond.
+type boundedReader struct {
+	io.Reader
+	left   int64
+	beyond error
+}
+
+func (r *boundedReader) Read(p []byte) (int, error) {
+	if int64(len(p)) > r.left+1 {
+		p = p[:max(r.left, 0)+1]
+	}
+	n, err := r.Reader.Read(p)
+	if int64(n) > r.left {
+		return int(max(r.left, 0)), r.beyond
+	}
+	r.left -= int64(n)
+	return n, err
 }
 
 // fresh is how many bytes of the content a registry does not hold.

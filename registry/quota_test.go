@@ -54,5 +54,22 @@ func TestQuota(t *testing.T) {
 			h.do(202, "DELETE", "/v2/"+repo+"/blobs/"+string(name.DigestOf(content)), nil)
 		}
 		h.blob("a", more)
+
+		// What is not finished yet counts too, apart.
+		begin := func(h *host) string { return h.do(202, "POST", "/v2/a/blobs/uploads/", nil).Get("Location") }
+		part := func(h *host, at string) answer { return h.send(h.request("PATCH", at, bytes.NewReader(content))) }
+		first, second := begin(h), begin(h)
+		if a := part(h, first); a.status != 202 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		refused(part(h, second), "full")
+		refused(h.send(h.request("PUT", begin(h)+"?digest="+string(name.DigestOf(content)), bytes.NewReader(content))), "full")
+		if a := part(other, begin(other)); a.status != 202 {
+			t.Errorf("another registry's: %d %s", a.status, a.body)
+		}
+		h.do(204, "DELETE", first, nil)
+		if a := part(h, begin(h)); a.status != 202 {
+			t.Errorf("after one was cancelled: %d %s", a.status, a.body)
+		}
 	})
 }

@@ -50,11 +50,22 @@ func (s *Service) Upload(ctx context.Context, c oci.Call, repo name.Repository, 
 func (u *upload) ID() string    { return u.u.ID }
 func (u *upload) Offset() int64 { return u.u.Offset }
 
-func (u *upload) Append(ctx context.Context, r io.Reader) (int64, error) { return u.u.Append(ctx, r) }
+func (u *upload) Append(ctx context.Context, r io.Reader) (int64, error) {
+	r, err := u.s.bounded(ctx, u, r)
+	if err != nil {
+		return 0, err
+	}
+	return u.u.Append(ctx, r)
+}
+
 func (u *upload) Cancel(ctx context.Context) error                       { return u.u.Cancel(ctx) }
 
 // Finish makes the upload a blob of the repository: the bytes are durable before the rows are.
 func (u *upload) Finish(ctx context.Context, want name.Digest, rest io.Reader) error {
+	rest, err := u.s.bounded(ctx, u, rest)
+	if err != nil {
+		return err
+	}
 	return u.u.Seal(ctx, want, rest, func(sealed blob.Sealed) error {
 		return u.s.db.Write(ctx, func(tx *meta.Tx) error { return u.commit(tx, sealed) })
 	})

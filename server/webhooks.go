@@ -54,7 +54,7 @@ func (s *Server) openWebhooks() (*webhook.Service, error) {
 func (s *Server) namespace(hooks *webhook.Service, outside *upstream.Service) containerregistry.Options {
 	r := s.rooms
 	return containerregistry.Options{
-		Options:  registries.Options{Identity: r.identity, Suffix: s.hosts.Suffix(), Fence: s.fence, AskImport: r.registry.AskImport, Ours: s.ours},
+		Options:  registries.Options{Identity: r.identity, Suffix: s.hosts.Suffix(), Fence: s.fence, AskImport: r.registry.AskImport, Ours: s.ours, Quota: s.o.RegistryQuota},
 		Webhooks: webhooks.Options{Keyring: s.ring, Check: hooks.Check},
 
 		CacheRules:     cacherules.Options{Identity: r.identity, Check: outside.CheckHost},

@@ -213,7 +213,7 @@ func keys() []key {
 				return nil
 			}},
 		{name: "registryQuota", flag: "registry-quota", fallback: "unlimited", unit: "MiB, or unlimited",
-			doc: "How much each registry may hold, its content counted once. A push or an import beyond it is refused (403 DENIED).",
+			doc: "How much each registry may hold, its content counted once. A push or an import beyond it is refused (403 DENIED). Unfinished uploads count apart, and may hold as much again together.",
 			put: func(s *settings, v any) error {
 				s.server.RegistryQuota = 0
 				if v == "unlimited" {

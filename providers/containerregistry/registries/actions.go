@@ -157,7 +157,11 @@ func (k kind) listUsages(tx *arm.Tx, c arm.Call[arm.None]) (usages, error) {
 		return usages{}, err
 	}
 	hooks := len(tx.World().Children(c.ID, TypeName+"/webhooks"))
-	out := usages{[]usage{{"Size", included[row.SKU], size, "Bytes"}, {"Webhooks", int64(webhook.Most(row.SKU)), int64(hooks), "Count"}}}
+	most := included[row.SKU]
+	if k.o.Quota > 0 {
+		most = k.o.Quota
+	}
+	out := usages{[]usage{{"Size", most, size, "Bytes"}, {"Webhooks", int64(webhook.Most(row.SKU)), int64(hooks), "Count"}}}
 	links, err := connections.Rows(tx.Meta(), row.ID)
 	if err != nil {
 		return usages{}, err

@@ -31,6 +31,8 @@ type Options struct {
 	Fence func(ctx context.Context, registry string, epoch int64) error
 	// AskImport asks the source, on record, whether an image may become the target's.
 	AskImport func(tx *meta.Tx, source, target meta.RegistryRow, image name.Reference, c identity.Caller, correlation string) error
+	// Quota is how many bytes a registry may hold; 0 is no bound.
+	Quota int64
 	// Ours reports whether a host, with or without a port, is one of the installation's own addresses or names.
 	Ours func(host string) bool
 }
