@@ -5,6 +5,8 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -65,7 +67,7 @@ func (k *cache) once(ctx context.Context, key flightKey, do func(ctx context.Con
 		k.flights[key] = f
 		go func() {
 			defer cancel()
-			f.err = do(flying)
+			f.err = safely(func() error { return do(flying) })
 			k.leave(key, f)
 			close(f.done)
 		}()
@@ -87,6 +89,16 @@ func (k *cache) once(ctx context.Context, key flightKey, do func(ctx context.Con
 		<-f.done
 	}
 	return ctx.Err()
+}
+
+// safely makes a panic over what an upstream has answered an error of that answer.
+func safely(do func() error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("registry: a panic while an upstream was asked: %v\n%s", cause, debug.Stack())
+		}
+	}()
+	return do()
 }
 
 func (k *cache) leave(key flightKey, f *flight) {

@@ -232,6 +232,9 @@ func fetched(row meta.RegistryRow, c oci.Call, at name.Reference, p plan) (audit
 // keepManifest stores a manifest that came from an upstream. What it names is not there yet, and comes when it is asked for.
 func (s *Service) keepManifest(tx *meta.Tx, c oci.Call, at name.Reference, p plan, m manifest, sealed blob.Sealed) error {
 	row, err := stillRuled(tx, c, at, p)
+	if err == nil {
+		err = s.quota.room(tx, row, oci.Descriptor{Digest: sealed.Digest, Size: sealed.Size})
+	}
 	if err != nil {
 		return err
 	}

@@ -147,12 +147,12 @@ func (s *Service) trustTag(tx *meta.Tx, p tagPull, own verdicts) error {
 // referrersTag is the form of a tag under which clients without the referrers API list what refers to a digest. Source: OCI distribution 1.1, "Referrers Tag Schema".
 var referrersTag = regexp.MustCompile(`^(sha256-[0-9a-f]{64}|sha512-[0-9a-f]{121})$`)
 
-// listsReferrers: a tag that lists what refers to a digest, and nothing else, tells what the referrers API tells. Signing itself reads it.
+// listsReferrers: a tag that lists what refers to a digest, and nothing that runs, tells what the referrers API tells. Signing itself reads it.
 func listsReferrers(tx *meta.Tx, p tagPull) (bool, error) {
 	if p.found.MediaType != mediaIndex || !referrersTag.MatchString(string(p.tag)) {
 		return false, nil
 	}
-	rows, err := tx.Query(`SELECT DISTINCT COALESCE(m.subject, '') FROM repositories r JOIN manifest_refs f ON f.repository = r.id
+	rows, err := tx.Query(`SELECT DISTINCT COALESCE(m.subject, ''), COALESCE(m.config_media_type, '') FROM repositories r JOIN manifest_refs f ON f.repository = r.id
  LEFT JOIN manifests m ON m.repository = f.repository AND m.digest = f.child WHERE r.registry = $1 AND r.name = $2 AND f.digest = $3`,
 		p.row.ID, string(p.repo), string(p.found.Digest))
 	if err != nil {
@@ -160,9 +160,12 @@ func listsReferrers(tx *meta.Tx, p tagPull) (bool, error) {
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var subject string
-		if err := rows.Scan(&subject); err != nil {
+		var subject, config string
+		if err := rows.Scan(&subject, &config); err != nil {
 			return false, err
+		}
+		if config == mediaConfig || config == mediaDockerConfig {
+			return false, nil // an image, which runs
 		}
 		if of := strings.Replace(subject, ":", "-", 1); of[:min(len(of), len(p.tag))] != string(p.tag) {
 			return false, nil
@@ -190,7 +193,7 @@ func refusedSignatures(count int, why []string) string {
 
 // untrusted refuses a tag, on record.
 func (s *Service) untrusted(p tagPull, why string) error {
-	f := fault.New(fault.Denied, "The trustPolicy of the registry '%s' refuses the tag '%s' of the repository '%s': of its manifest %s, %s. Who has the role AcrImageSigner is not refused.",
+	f := fault.New(fault.Denied, "The trustPolicy of the registry '%s' refuses the tag '%s' of the repository '%s' (manifest %s): %s. Who has the role AcrImageSigner is not refused.",
 		p.row.Name, p.tag, p.repo, p.found.Digest, why).
 		Carrying(map[string]string{"name": string(p.repo), "tag": string(p.tag), "digest": string(p.found.Digest), "rule": ruleTrust})
 	r := p.note

@@ -188,11 +188,15 @@ func TestReferrersTag(t *testing.T) {
 		m, other := h.image("app", "v1", "one"), h.image("app", "v2", "two")
 		s := h.sign("app", mediaImage, m, trusttest.JWS, []byte("none"))
 		tag := strings.Replace(string(name.DigestOf(m)), ":", "-", 1)
+		config := []byte(`{"os":"linux"}`)
+		runs := imageOf(`,"subject":`+descriptor(mediaImage, m), config)
+		h.blob("app", config)
+		h.manifest("app", string(name.DigestOf(runs)), mediaImage, runs)
 		for _, c := range []struct {
 			status int
 			tag    string
 			index  []byte
-		}{{200, tag, indexOf(s)}, {200, tag, indexOf()}, {403, tag, indexOf(s, other)}, {403, tag, indexOf(other)}, {403, "list", indexOf(s)},
+		}{{200, tag, indexOf(s)}, {200, tag, indexOf()}, {403, tag, indexOf(s, other)}, {403, tag, indexOf(other)}, {403, tag, indexOf(s, runs)}, {403, "list", indexOf(s)},
 			{403, strings.Replace(string(name.DigestOf(other)), ":", "-", 1), indexOf(s)}} {
 			h.manifest("app", c.tag, mediaIndex, c.index)
 			h.do(c.status, "GET", "/v2/app/manifests/"+c.tag, nil)
