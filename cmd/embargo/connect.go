@@ -82,7 +82,7 @@ func connectCommand() *cobra.Command {
 		if registry != "" {
 			var why error
 			if k.registry, why = loginServer(cmd.Context(), k.Credentials, registry); why != nil {
-				fmt.Fprintf(k.err, "The login server of %s could not be looked up (%v): %s is assumed.\n", registry, why, k.registry)
+				fmt.Fprintf(k.err, "%s is taken for the login server of %s, which was not looked up: %v\n", k.registry, registry, why)
 			}
 		}
 		if apply {
@@ -337,7 +337,11 @@ func (k *connection) applyEngine(engine, certs string) error {
 		return err
 	}
 	if out, err := k.run(k.common(), k.ClientSecret, engine, "login", "--username", k.ClientID, "--password-stdin", k.registry); err != nil {
-		return fmt.Errorf("%s login failed: %w\n%s", engine, err, out)
+		hint := ""
+		if strings.Contains(string(out), "403") {
+			hint = "\nIf the registry's publicNetworkAccess is disabled, its public side is shut: log in at a private listener or the address of a private endpoint (docs/networks.md)."
+		}
+		return fmt.Errorf("%s login failed: %w\n%s%s", engine, err, out, hint)
 	}
 	fmt.Fprintf(k.err, "%s is logged in to %s. Your shell needs this environment:\n", engine, k.registry)
 	k.export(k.common())

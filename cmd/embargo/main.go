@@ -59,7 +59,12 @@ func run(ctx context.Context, args []string, s streams) int {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if cmd == root && len(args) > 0 && !strings.HasPrefix(args[0], "-") { // its flags are unknown because the command is
+			return unknown(args)
+		}
+		return usageError{err}
+	})
 	root.AddCommand(serverCommands()...)
 	root.AddCommand(connectCommand(), loginCommand(), logoutCommand(), resourceCommand(), versionCommand())
 	root.SetArgs(gather(args))
