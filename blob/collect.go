@@ -103,7 +103,23 @@ func (s *Store) expire(ctx context.Context, c Collection, done *Collected) error
 	return nil
 }
 
+// gentle is work beside which others are served: a third of the time it works, and the rest it leaves to them.
+type gentle struct{ since time.Time }
+
+func (g *gentle) rest(ctx context.Context) {
+	worked := time.Since(g.since)
+	if worked < time.Millisecond {
+		return
+	}
+	select {
+	case <-time.After(2 * worked):
+	case <-ctx.Done():
+	}
+	g.since = time.Now()
+}
+
 func (s *Store) collectContent(ctx context.Context, c Collection, done *Collected) error {
+	work := gentle{time.Now()}
 	for after := name.Digest(""); ; {
 		var list []name.Digest
 		err := s.db.Read(ctx, func(tx *meta.Tx) (err error) {
@@ -118,6 +134,7 @@ func (s *Store) collectContent(ctx context.Context, c Collection, done *Collecte
 			if err := s.collectOne(ctx, c, d, done); err != nil {
 				return err
 			}
+			work.rest(ctx)
 		}
 	}
 }
@@ -193,7 +210,9 @@ func (s *Store) collectFiles(ctx context.Context, c Collection, done *Collected)
 		now = wall
 	}
 	before := now.Add(-c.Grace)
+	work := gentle{time.Now()}
 	return s.disk.Walk(ctx, func(item driver.Item) error {
+		work.rest(ctx)
 		if item.Changed.After(before) {
 			return nil // it may be content whose row is on its way
 		}
