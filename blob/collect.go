@@ -108,7 +108,7 @@ type gentle struct{ since time.Time }
 
 func (g *gentle) rest(ctx context.Context) {
 	worked := time.Since(g.since)
-	if worked < time.Millisecond {
+	if worked < 2*time.Millisecond {
 		return
 	}
 	select {
