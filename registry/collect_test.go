@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/embargo-registry/embargo/blob"
+	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/registry"
 )
 
 // files are the objects on the disk.
@@ -109,6 +111,35 @@ func TestCollectKeepsForeignLayers(t *testing.T) {
 		h.do(202, "DELETE", "/v2/app/manifests/"+string(name.DigestOf(m)), nil)
 		if done := w.collect(0); done.Content != 3 {
 			t.Errorf("removed with its manifest: %+v", done)
+		}
+	})
+}
+
+// A layer that comes after its manifest belongs to it from the manifest's next push or import on.
+func TestCollectKeepsWhatCameLate(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		src, h := w.registry("source"), w.registry("contoso")
+		config, late := []byte(`{}`), []byte("a layer that was elsewhere")
+		m := []byte(`{"schemaVersion":2,"mediaType":"` + mediaImage + `","config":` + descriptor(mediaConfig, config) +
+			`,"layers":[` + descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", late) + `]}`)
+		for _, repo := range []string{"pushed", "imported"} {
+			h.blob(repo, config)
+			h.manifest(repo, "v1", mediaImage, m)
+		}
+		h.blob("pushed", late)
+		h.manifest("pushed", "v1", mediaImage, m)
+		src.blob("app", config)
+		src.blob("app", late)
+		src.manifest("app", "v1", mediaImage, m)
+		p, _ := w.principal("importer", "/subscriptions/"+w.first.Subscription, identity.RoleContributor)
+		finish := must[func() error](t)(w.reg.Halves(context.Background(), registry.Import{Source: src.row.ID, Target: h.row.ID, Image: ref(t, "app:v1"),
+			Tags: []name.Reference{ref(t, "imported:v2")}}, w.caller(p)))
+		if err := finish(); err != nil {
+			t.Fatal(err)
+		}
+		w.collect(0)
+		for _, repo := range []string{"pushed", "imported"} {
+			h.whole(t, repo, "v1")
 		}
 	})
 }

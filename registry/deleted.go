@@ -40,6 +40,12 @@ func putAside(tx *meta.Tx, repository string, d name.Digest) error {
 	return nil
 }
 
+// notDeleted takes a manifest that is there again out of the deleted ones.
+func notDeleted(tx *meta.Tx, repository string, d name.Digest) error {
+	_, err := tx.Exec(`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`, repository, string(d))
+	return err
+}
+
 // dropTag removes a tag, for good or for a while.
 func (s *Service) dropTag(tx *meta.Tx, registry, repository string, t name.Tag, d name.Digest) error {
 	row, err := tx.RegistryByID(registry)
@@ -184,7 +190,7 @@ func bringBack(tx *meta.Tx, repository string, d name.Digest) (bool, error) {
 	n, err := tx.Exec(`INSERT INTO manifests (`+deletedColumns+`, updated_us, untagged_us) SELECT `+deletedColumns+`, CAST($3 AS BIGINT), CAST($3 AS BIGINT)
  FROM deleted_manifests WHERE repository = $1 AND digest = $2 ON CONFLICT (repository, digest) DO NOTHING`, repository, string(d), now)
 	if err == nil {
-		_, err = tx.Exec(`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`, repository, string(d))
+		err = notDeleted(tx, repository, d)
 	}
 	if err != nil || n == 0 {
 		return false, err
@@ -262,8 +268,11 @@ func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err 
 		return tx.Query(`SELECT p.id, p.name, m.digest FROM deleted_manifests m JOIN repositories p ON p.id = m.repository WHERE p.registry = $1 AND m.deleted_us <= $2 AND (p.locks & 3) = 0 LIMIT 200`,
 			r.ID, meta.Micros(tx.Now().Add(-time.Duration(r.SoftDeleteDays)*day)))
 	}, func(tx *meta.Tx, f found) error {
-		for _, q := range []string{`DELETE FROM deleted_tags WHERE repository = $1 AND digest = $2`, `DELETE FROM manifest_refs WHERE repository = $1 AND digest = $2`,
-			`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`} {
+		for _, q := range []string{
+			`DELETE FROM deleted_tags WHERE repository = $1 AND digest = $2`,
+			`DELETE FROM manifest_refs WHERE repository = $1 AND digest = $2 AND NOT EXISTS (SELECT 1 FROM manifests WHERE repository = $1 AND digest = $2)`,
+			`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`,
+		} {
 			if _, err := tx.Exec(q, f.repository, string(f.digest)); err != nil {
 				return err
 			}

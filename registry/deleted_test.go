@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/registry"
 )
 
 type bin struct {
@@ -96,10 +98,7 @@ func TestSoftDelete(t *testing.T) {
 		if n, err := w.reg.Purge(context.Background()); err != nil || n != 0 {
 			t.Errorf("within the days: %d, %v", n, err)
 		}
-		w.write(func(tx *meta.Tx) error {
-			_, err := tx.Exec(`UPDATE deleted_manifests SET deleted_us = deleted_us - $1`, (7 * 24 * time.Hour).Microseconds())
-			return err
-		})
+		w.age(7)
 		if n, err := w.reg.Purge(context.Background()); err != nil || n != 1 {
 			t.Errorf("after the days: %d, %v", n, err)
 		}
@@ -107,6 +106,51 @@ func TestSoftDelete(t *testing.T) {
 		if done := w.collect(0); done.Content != 3 {
 			t.Errorf("after the days: %+v", done)
 		}
+	})
+}
+
+// age makes what was deleted older by days.
+func (w *world) age(days int) {
+	w.t.Helper()
+	w.write(func(tx *meta.Tx) error {
+		for _, table := range []string{"deleted_manifests", "deleted_tags"} {
+			if _, err := tx.Exec(`UPDATE `+table+` SET deleted_us = deleted_us - $1`, int64(days)*(24*time.Hour).Microseconds()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// An import brings what was deleted back as a push does: it is among the deleted no more, and whole when their days are over.
+func TestImportOfWhatWasDeleted(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		src := w.registry("source")
+		dst := w.registry("target", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		d := string(name.DigestOf(src.image("app", "v1", "a")))
+		p, _ := w.principal("importer", "/subscriptions/"+w.first.Subscription, identity.RoleContributor)
+		for _, before := range []string{"nothing", "what was deleted"} {
+			finish, err := w.reg.Halves(context.Background(), registry.Import{Source: src.row.ID, Target: dst.row.ID, Image: ref(t, "app:v1"), Tags: []name.Reference{ref(t, "app:v1")}}, w.caller(p))
+			if err == nil {
+				err = finish()
+			}
+			if err != nil {
+				t.Fatalf("over %s: %v", before, err)
+			}
+			if before == "nothing" {
+				dst.do(202, "DELETE", "/v2/app/manifests/"+d, nil)
+			}
+		}
+		if b := dst.bin(t, "app/_manifests"); len(b.Manifests) != 0 {
+			t.Errorf("what was imported again is among the deleted: %+v", b)
+		}
+		src.do(202, "DELETE", "/acr/v1/app", nil)
+		w.age(8)
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != 0 {
+			t.Errorf("after the days: %d, %v", n, err)
+		}
+		w.collect(0)
+		dst.whole(t, "app", "v1")
 	})
 }
 

@@ -268,10 +268,7 @@ func TestLocksBeatPolicies(t *testing.T) {
 		restore(405, `{"tag":"v1"}`)
 		h.do(404, "GET", "/v2/app/manifests/"+d, nil)
 		h.acr(t, 200, "PATCH", "app/_tags/v1", `{"writeEnabled":true}`)
-		w.write(func(tx *meta.Tx) error {
-			_, err := tx.Exec(`UPDATE deleted_manifests SET deleted_us = deleted_us - $1`, (8 * 24 * time.Hour).Microseconds())
-			return err
-		})
+		w.age(8)
 		for _, lock := range []string{"deleteEnabled", "writeEnabled"} {
 			h.acr(t, 200, "PATCH", "app", `{"`+lock+`":false}`)
 			purged("softDeletePolicy, "+lock, 0)
