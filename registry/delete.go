@@ -44,6 +44,9 @@ func (s *Service) remove(ctx context.Context, c oci.Call, repo name.Repository, 
 func (s *Service) DeleteBlob(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) error {
 	gone := fault.New(fault.BlobUnknown, "The blob %s is not known to the repository.", d)
 	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, id string) (string, name.Digest, error) {
+		if err := unneeded(tx, id, repo, d); err != nil {
+			return "", d, err
+		}
 		return "blob", d, one(gone)(tx.Exec(`DELETE FROM blob_links WHERE repository = $1 AND digest = $2`, id, string(d)))
 	})
 }
@@ -52,7 +55,15 @@ func (s *Service) DeleteBlob(ctx context.Context, c oci.Call, repo name.Reposito
 func (s *Service) DeleteManifest(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) error {
 	gone := unknownManifest(name.Reference{Repository: repo, Digest: d})
 	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, id string) (string, name.Digest, error) {
-		if err := manifestUnlocked(tx, id, repo, d, gone); err != nil {
+		var one int
+		err := tx.Row(`SELECT 1 FROM manifests WHERE repository = $1 AND digest = $2`, id, string(d)).Scan(&one)
+		if errors.Is(err, meta.ErrNotFound) {
+			err = gone
+		}
+		if err == nil {
+			err = unlocked(tx, id, repo, d)
+		}
+		if err != nil {
 			return "", d, err
 		}
 		if err := tellDelete(tx, id, d, eventOf(c, http.MethodDelete, repo)); err != nil {
@@ -62,27 +73,54 @@ func (s *Service) DeleteManifest(ctx context.Context, c oci.Call, repo name.Repo
 	})
 }
 
-// manifestUnlocked refuses to delete a manifest that is locked, or that a locked tag points to.
-func manifestUnlocked(tx *meta.Tx, repository string, repo name.Repository, d name.Digest, gone error) error {
-	var own locks
-	err := tx.Row(`SELECT locks FROM manifests WHERE repository = $1 AND digest = $2`, repository, string(d)).Scan(&own)
-	if errors.Is(err, meta.ErrNotFound) {
-		return gone
+// going is the content $2 of repository $1 with the manifests that refer to it, and to those; holding is that with the manifests that name it, the indexes above them included.
+const (
+	going   = `WITH RECURSIVE going(digest) AS (SELECT CAST($2 AS TEXT) UNION SELECT m.digest FROM going JOIN manifests m ON m.repository = $1 AND m.subject = going.digest)`
+	holding = `(` + going + `, holding(digest) AS (SELECT digest FROM going
+ UNION SELECT f.digest FROM holding JOIN manifest_refs f ON f.repository = $1 AND f.child = holding.digest) SELECT digest FROM holding)`
+)
+
+// unlocked refuses to delete content that is locked or that a locked tag points to, and so with what refers to it and what needs it.
+func unlocked(tx *meta.Tx, repository string, repo name.Repository, d name.Digest) error {
+	for _, q := range []string{
+		`SELECT digest, '', locks FROM manifests WHERE repository = $1 AND digest IN ` + holding + ` AND (locks & $3) <> 0 LIMIT 1`,
+		`SELECT digest, name, locks FROM tags WHERE repository = $1 AND digest IN ` + holding + ` AND (locks & $3) <> 0 LIMIT 1`,
+	} {
+		var by name.Digest
+		var t name.Tag
+		var l locks
+		err := tx.Row(q, repository, string(d), int64(noChange)).Scan(&by, &t, &l)
+		if errors.Is(err, meta.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		what := manifestCalled(repo, by)
+		if t != "" {
+			what = tagCalled(repo, t)
+		}
+		if by != d {
+			what += " (which needs " + string(d) + " or refers to it)"
+		}
+		return l.forbids(noChange, what)
 	}
-	if err == nil {
-		err = own.forbids(noChange, manifestCalled(repo, d))
-	}
-	if err != nil {
+	return nil
+}
+
+// unneeded refuses to delete a blob that a locked image needs, or one that can still be restored.
+func unneeded(tx *meta.Tx, repository string, repo name.Repository, d name.Digest) error {
+	if err := unlocked(tx, repository, repo, d); err != nil {
 		return err
 	}
-	var t name.Tag
-	var l locks
-	err = tx.Row(`SELECT name, locks FROM tags WHERE repository = $1 AND digest = $2 AND (locks & $3) <> 0 LIMIT 1`, repository, string(d), int64(noChange)).Scan(&t, &l)
+	var by name.Digest
+	err := tx.Row(`SELECT digest FROM deleted_manifests WHERE repository = $1 AND digest IN `+holding+` LIMIT 1`, repository, string(d)).Scan(&by)
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil
 	}
 	if err == nil {
-		err = l.forbids(noChange, tagCalled(repo, t))
+		err = fault.New(fault.Unsupported, "The blob %s can't be deleted: %s was deleted and can be restored with it until the days of the registry's softDeletePolicy are over. It goes by itself then.",
+			d, manifestCalled(repo, by))
 	}
 	return err
 }

@@ -287,6 +287,38 @@ func TestLocksBeatPolicies(t *testing.T) {
 	})
 }
 
+// What a locked image needs is not deleted from under it: no layer, and no platform of a locked index. Nor is what something in the bin needs.
+func TestPartsOfWhatIsLocked(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		one, two := h.image("app", "", "a"), h.image("app", "", "b")
+		index := indexOf(one, two)
+		h.manifest("app", "all", mediaIndex, index)
+		layer := string(name.DigestOf([]byte("layer of a")))
+		h.scopeMap("deleters", "repositories/app/content/delete")
+		k := h.token(t, "ci-token", "deleters")
+		for _, at := range []string{"app/_manifests/" + string(name.DigestOf(one)), "app/_manifests/" + string(name.DigestOf(index)), "app/_tags/all"} {
+			for _, lock := range []string{"deleteEnabled", "writeEnabled"} {
+				h.acr(t, 200, "PATCH", at, `{"`+lock+`":false}`)
+				for _, path := range []string{"blobs/" + layer, "manifests/" + string(name.DigestOf(one))} {
+					if a := k.do(405, "DELETE", "/v2/app/"+path, nil); !strings.Contains(string(a.body), lock+" of the ") {
+						t.Errorf("DELETE %s: %s", path, a.body)
+					}
+				}
+				h.acr(t, 200, "PATCH", at, `{"`+lock+`":true}`)
+			}
+		}
+		h.whole(t, "app", "all")
+		k.do(202, "DELETE", "/v2/app/manifests/"+string(name.DigestOf(index)), nil)
+		if a := k.do(405, "DELETE", "/v2/app/blobs/"+layer, nil); !strings.Contains(string(a.body), "softDeletePolicy") {
+			t.Errorf("%s", a.body)
+		}
+		w.age(8)
+		must[int](t)(w.reg.Purge(context.Background()))
+		k.do(202, "DELETE", "/v2/app/blobs/"+layer, nil)
+	})
+}
+
 // A repository goes with all it holds, and the answer tells what that was.
 func TestDeleteRepository(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
