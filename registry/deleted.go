@@ -184,34 +184,42 @@ func (s *Service) Restore(ctx context.Context, c oci.Call, to name.Reference, fo
 	})
 }
 
-// bringBack restores a deleted manifest and those that it names; false when it is not among the deleted.
+// bringBack restores a deleted manifest with those that it names and those that were deleted with it because they refer to it; false when it is not among the deleted.
 func bringBack(tx *meta.Tx, repository string, d name.Digest) (bool, error) {
 	now := meta.Micros(tx.Now())
-	n, err := tx.Exec(`INSERT INTO manifests (`+deletedColumns+`, updated_us, untagged_us) SELECT `+deletedColumns+`, CAST($3 AS BIGINT), CAST($3 AS BIGINT)
- FROM deleted_manifests WHERE repository = $1 AND digest = $2 ON CONFLICT (repository, digest) DO NOTHING`, repository, string(d), now)
-	if err == nil {
-		err = notDeleted(tx, repository, d)
+	var deleted int64
+	err := tx.Row(`SELECT deleted_us FROM deleted_manifests WHERE repository = $1 AND digest = $2`, repository, string(d)).Scan(&deleted)
+	if errors.Is(err, meta.ErrNotFound) {
+		return false, nil
 	}
-	if err != nil || n == 0 {
-		return false, err
-	}
-	rows, err := tx.Query(`SELECT child FROM manifest_refs WHERE repository = $1 AND digest = $2 AND kind = 'manifest'`, repository, string(d))
 	if err != nil {
 		return false, err
 	}
-	var children []name.Digest
+	if _, err := tx.Exec(`INSERT INTO manifests (`+deletedColumns+`, updated_us, untagged_us) SELECT `+deletedColumns+`, CAST($3 AS BIGINT), CAST($3 AS BIGINT)
+ FROM deleted_manifests WHERE repository = $1 AND digest = $2 ON CONFLICT (repository, digest) DO NOTHING`, repository, string(d), now); err != nil {
+		return false, err
+	}
+	if err := notDeleted(tx, repository, d); err != nil {
+		return false, err
+	}
+	rows, err := tx.Query(`SELECT child FROM manifest_refs WHERE repository = $1 AND digest = $2 AND kind = 'manifest'
+ UNION SELECT digest FROM deleted_manifests WHERE repository = $1 AND subject = $2 AND deleted_us = $3`, repository, string(d), deleted)
+	if err != nil {
+		return false, err
+	}
+	var more []name.Digest
 	for rows.Next() {
-		var child name.Digest
-		if err := rows.Scan(&child); err != nil {
+		var m name.Digest
+		if err := rows.Scan(&m); err != nil {
 			return false, errors.Join(err, rows.Close())
 		}
-		children = append(children, child)
+		more = append(more, m)
 	}
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return false, err
 	}
-	for _, child := range children {
-		if _, err := bringBack(tx, repository, child); err != nil {
+	for _, m := range more {
+		if _, err := bringBack(tx, repository, m); err != nil {
 			return false, err
 		}
 	}

@@ -154,6 +154,94 @@ func TestImportOfWhatWasDeleted(t *testing.T) {
 	})
 }
 
+// What refers to a manifest is deleted with it, and what refers to that, each told and on record; it is restored with it. A lock on one of them refuses it all.
+func TestReferrersGoWithTheirSubject(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h, l := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 }), listen(t, w)
+		l.hook(t, h, "deletes", "", "delete")
+		l.deliver(t)
+		subject := h.image("app", "v1", "a")
+		refer := func(to []byte, kind string) []byte {
+			m := imageOf(`,"artifactType":"a/`+kind+`","subject":`+descriptor(mediaImage, to), []byte(`{"seed":"a"}`))
+			h.manifest("app", "", mediaImage, m)
+			return m
+		}
+		early, bill := refer(subject, "early"), refer(subject, "bill")
+		signature := refer(bill, "signature")
+		h.manifest("app", "signed", mediaImage, signature)
+		digest := func(m []byte) string { return string(name.DigestOf(m)) }
+		all := []string{digest(subject), digest(bill), digest(signature)}
+		there := func(want int, digests ...string) {
+			t.Helper()
+			for _, d := range digests {
+				h.do(want, "GET", "/v2/app/manifests/"+d, nil)
+			}
+		}
+		h.do(202, "DELETE", "/v2/app/manifests/"+digest(early), nil)
+		for _, at := range []string{"_manifests/" + digest(bill), "_tags/signed"} {
+			h.acr(t, 200, "PATCH", "app/"+at, `{"deleteEnabled":false}`)
+			a := h.do(405, "DELETE", "/v2/app/manifests/"+digest(subject), nil)
+			if what := at[strings.Index(at, "/")+1:]; !strings.Contains(string(a.body), what) {
+				t.Errorf("a locked %s is told as %s", what, a.body)
+			}
+			h.acr(t, 200, "PATCH", "app/"+at, `{"deleteEnabled":true}`)
+		}
+		h.do(202, "DELETE", "/acr/v1/app/_tags/v1", nil)
+		there(200, all...)
+
+		h.do(202, "DELETE", "/v2/app/manifests/"+digest(subject), nil)
+		there(404, all...)
+		h.do(404, "GET", "/acr/v1/app/_manifests", nil)
+		if b := h.bin(t, "app/_manifests"); len(b.Manifests) != 4 {
+			t.Errorf("in the bin: %+v", b)
+		}
+		told := map[string]bool{}
+		for range 4 {
+			told[l.next(t).Target.Digest] = true
+		}
+		recorded := w.records(h.row.ID, func(r audit.Record) bool {
+			return strings.HasSuffix(r.Action, "artifacts/delete") && r.Reference == "manifest"
+		})
+		for _, d := range all {
+			if n := slices.IndexFunc(recorded, func(r audit.Record) bool { return r.Digest == d }); !told[d] || n < 0 {
+				t.Errorf("the deletion of %s: told %v, record %d", d, told[d], n)
+			}
+		}
+		h.do(200, "POST", "/acr/v1/_deleted/app/_manifests/"+digest(subject), []byte(`{"tag":"v1"}`))
+		there(200, all...)
+		there(404, digest(early)) // it was deleted before, for itself
+
+		h.change(func(r *meta.RegistryRow) { r.SoftDelete = false })
+		h.do(202, "DELETE", "/v2/app/manifests/"+digest(subject), nil)
+		there(404, all...)
+	})
+}
+
+// A manifest to which more refers than one deletion may take is not deleted.
+func TestTooManyReferrers(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso")
+		d := string(name.DigestOf(h.image("app", "v1", "a")))
+		w.write(func(tx *meta.Tx) error {
+			_, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us)
+ SELECT id, 'sha256:' || i, '`+mediaImage+`', 'a/b', CAST($1 AS TEXT), '', '', 1, 1 FROM repositories, (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001) SELECT i FROM n) AS many`, d)
+			return err
+		})
+		if a := h.do(405, "DELETE", "/v2/app/manifests/"+d, nil); !strings.Contains(string(a.body), "10000") {
+			t.Errorf("%s", a.body)
+		}
+		h.do(200, "GET", "/v2/app/manifests/v1", nil)
+		w.write(func(tx *meta.Tx) error {
+			_, err := tx.Exec(`DELETE FROM manifests WHERE digest = 'sha256:1'`)
+			return err
+		})
+		h.do(202, "DELETE", "/v2/app/manifests/"+d, nil)
+		if n := w.count("manifests"); n != 0 {
+			t.Errorf("%d manifests are left", n)
+		}
+	})
+}
+
 // Deleted tags come in pages that together hold each once, also where a tag was deleted from several manifests.
 func TestDeletedTagsInPages(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

@@ -1,0 +1,7 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- A deletion looks for what names a manifest and for what refers to it, also among what was deleted before.
+
+-- +goose Up
+DROP INDEX manifest_refs_child;
+CREATE INDEX manifest_refs_child ON manifest_refs (repository, child, digest, kind);
+CREATE INDEX deleted_manifests_subject ON deleted_manifests (repository, subject);
