@@ -213,7 +213,7 @@ func (s *Service) DeleteTag(ctx context.Context, c oci.Call, repo name.Repositor
 			err = was.locks.forbids(noChange, tagCalled(repo, t))
 		}
 		if err == nil {
-			err = s.dropTag(tx, c.Registry.ID, id, t, was.digest)
+			err = s.dropTag(tx, c.Registry.ID, id, t)
 		}
 		if err == nil {
 			err = untagged(tx, id, was.digest)

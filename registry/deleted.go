@@ -17,16 +17,16 @@ import (
 
 // deletedColumns are what is kept of a manifest that was deleted for a while. What it names stays linked meanwhile.
 const deletedColumns = `repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us, config_media_type, architecture, os, image_size,
- quarantine, quarantine_details`
+ quarantine, quarantine_details, locks`
 
 // putAside deletes a manifest and its tags so that they can be restored.
 func putAside(tx *meta.Tx, repository string, d name.Digest) error {
 	now := meta.Micros(tx.Now())
 	for _, q := range []string{
 		`INSERT INTO deleted_manifests (` + deletedColumns + `, deleted_us) SELECT ` + deletedColumns + `, CAST($3 AS BIGINT) FROM manifests WHERE repository = $1 AND digest = $2
- ON CONFLICT (repository, digest) DO UPDATE SET deleted_us = excluded.deleted_us`,
-		`INSERT INTO deleted_tags (repository, name, digest, deleted_us) SELECT repository, name, digest, CAST($3 AS BIGINT) FROM tags WHERE repository = $1 AND digest = $2
- ON CONFLICT (repository, name, digest) DO UPDATE SET deleted_us = excluded.deleted_us`,
+ ON CONFLICT (repository, digest) DO UPDATE SET deleted_us = excluded.deleted_us, locks = excluded.locks`,
+		`INSERT INTO deleted_tags (repository, name, digest, deleted_us, locks) SELECT repository, name, digest, CAST($3 AS BIGINT), locks FROM tags WHERE repository = $1 AND digest = $2
+ ON CONFLICT (repository, name, digest) DO UPDATE SET deleted_us = excluded.deleted_us, locks = excluded.locks`,
 	} {
 		if _, err := tx.Exec(q, repository, string(d), now); err != nil {
 			return err
@@ -47,11 +47,11 @@ func notDeleted(tx *meta.Tx, repository string, d name.Digest) error {
 }
 
 // dropTag removes a tag, for good or for a while.
-func (s *Service) dropTag(tx *meta.Tx, registry, repository string, t name.Tag, d name.Digest) error {
+func (s *Service) dropTag(tx *meta.Tx, registry, repository string, t name.Tag) error {
 	row, err := tx.RegistryByID(registry)
 	if err == nil && row.SoftDelete {
-		_, err = tx.Exec(`INSERT INTO deleted_tags (repository, name, digest, deleted_us) VALUES ($1, $2, $3, $4)
- ON CONFLICT (repository, name, digest) DO UPDATE SET deleted_us = excluded.deleted_us`, repository, string(t), string(d), meta.Micros(tx.Now()))
+		_, err = tx.Exec(`INSERT INTO deleted_tags (repository, name, digest, deleted_us, locks) SELECT repository, name, digest, CAST($3 AS BIGINT), locks FROM tags WHERE repository = $1 AND name = $2
+ ON CONFLICT (repository, name, digest) DO UPDATE SET deleted_us = excluded.deleted_us, locks = excluded.locks`, repository, string(t), meta.Micros(tx.Now()))
 	}
 	if err == nil {
 		_, err = tx.Exec(`DELETE FROM tags WHERE repository = $1 AND name = $2`, repository, string(t))
@@ -176,8 +176,13 @@ func (s *Service) Restore(ctx context.Context, c oci.Call, to name.Reference, fo
 			if _, err := setTag(tx, r.id, to); err != nil {
 				return err
 			}
-			if _, err := tx.Exec(`DELETE FROM deleted_tags WHERE repository = $1 AND name = $2 AND digest = $3`, r.id, string(to.Tag), string(to.Digest)); err != nil {
-				return err
+			for _, q := range []string{
+				`UPDATE tags SET locks = locks | COALESCE((SELECT locks FROM deleted_tags WHERE repository = $1 AND name = $2 AND digest = $3), 0) WHERE repository = $1 AND name = $2`,
+				`DELETE FROM deleted_tags WHERE repository = $1 AND name = $2 AND digest = $3`,
+			} {
+				if _, err := tx.Exec(q, r.id, string(to.Tag), string(to.Digest)); err != nil {
+					return err
+				}
 			}
 		}
 		return s.audit.Append(tx, note)

@@ -217,6 +217,32 @@ func TestReferrersGoWithTheirSubject(t *testing.T) {
 	})
 }
 
+// What is restored is locked as it was, a manifest and a tag.
+func TestRestoredLocks(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		one, two := string(name.DigestOf(h.image("app", "v1", "a"))), string(name.DigestOf(h.image("app", "v2", "b")))
+		for _, at := range []string{"_manifests/" + one, "_tags/v2"} {
+			h.acr(t, 200, "PATCH", "app/"+at, `{"readEnabled":false}`)
+		}
+		restore := func(digest, tag string) {
+			t.Helper()
+			h.do(200, "POST", "/acr/v1/_deleted/app/_manifests/"+digest, []byte(`{"tag":"`+tag+`"}`))
+		}
+		for _, path := range []string{"/v2/app/manifests/" + two, "/acr/v1/app/_tags/v2"} {
+			h.do(202, "DELETE", path, nil)
+			restore(two, "v2")
+			h.do(405, "GET", "/v2/app/manifests/v2", nil)
+			h.do(200, "GET", "/v2/app/manifests/"+two, nil)
+		}
+		h.do(202, "DELETE", "/v2/app/manifests/"+one, nil)
+		restore(one, "other")
+		for _, reference := range []string{one, "other"} {
+			h.do(405, "GET", "/v2/app/manifests/"+reference, nil)
+		}
+	})
+}
+
 // A manifest to which more refers than one deletion may take is not deleted.
 func TestTooManyReferrers(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
