@@ -231,8 +231,8 @@ func bringBack(tx *meta.Tx, repository string, d name.Digest) (bool, error) {
 	return true, nil
 }
 
-// Purge deletes what the registries' policies say: manifests that have been without a tag for the days of retentionPolicy, and what was deleted longer ago than softDeletePolicy
-// keeps it, but nothing from a repository that is locked. It returns how many manifests went.
+// Purge deletes what the registries' policies say: manifests that have been without a tag for the days of retentionPolicy, and manifests and tags that were deleted longer ago than
+// softDeletePolicy keeps them, but nothing from a repository that is locked. It returns how many manifests went.
 func (s *Service) Purge(ctx context.Context) (int, error) {
 	var rows []meta.RegistryRow
 	err := s.db.Read(ctx, func(tx *meta.Tx) (err error) {
@@ -253,11 +253,12 @@ func (s *Service) Purge(ctx context.Context) (int, error) {
 	return gone, nil
 }
 
-// found is a manifest that a policy deletes.
+// found is a manifest that a policy deletes, or one of its deleted tags.
 type found struct {
 	repository string
 	repo       name.Repository
 	digest     name.Digest
+	tag        name.Tag
 }
 
 const day = 24 * time.Hour
@@ -266,7 +267,7 @@ func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err 
 	if r.Retention {
 		// A manifest that an index names, or whose subject is there, is of use without a tag.
 		n, err := s.each(ctx, r, "retentionPolicy", func(tx *meta.Tx) (*meta.Rows, error) {
-			return tx.Query(`SELECT p.id, p.name, m.digest FROM manifests m JOIN repositories p ON p.id = m.repository
+			return tx.Query(`SELECT p.id, p.name, m.digest, '' FROM manifests m JOIN repositories p ON p.id = m.repository
  WHERE p.registry = $1 AND m.untagged_us > $2 AND m.untagged_us <= $3 AND (p.locks & 3) = 0 AND (m.locks & 3) = 0
  AND NOT EXISTS (SELECT 1 FROM manifest_refs f WHERE f.repository = m.repository AND f.child = m.digest AND f.kind = 'manifest')
  AND NOT EXISTS (SELECT 1 FROM manifests o WHERE o.repository = m.repository AND o.digest = m.subject AND m.subject <> '') LIMIT 200`,
@@ -278,7 +279,7 @@ func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err 
 		}
 	}
 	n, err := s.each(ctx, r, "softDeletePolicy", func(tx *meta.Tx) (*meta.Rows, error) {
-		return tx.Query(`SELECT p.id, p.name, m.digest FROM deleted_manifests m JOIN repositories p ON p.id = m.repository WHERE p.registry = $1 AND m.deleted_us <= $2 AND (p.locks & 3) = 0 LIMIT 200`,
+		return tx.Query(`SELECT p.id, p.name, m.digest, '' FROM deleted_manifests m JOIN repositories p ON p.id = m.repository WHERE p.registry = $1 AND m.deleted_us <= $2 AND (p.locks & 3) = 0 LIMIT 200`,
 			r.ID, meta.Micros(tx.Now().Add(-time.Duration(r.SoftDeleteDays)*day)))
 	}, func(tx *meta.Tx, f found) error {
 		for _, q := range []string{
@@ -292,7 +293,18 @@ func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err 
 		}
 		return nil
 	})
-	return gone + n, err
+	gone += n
+	if err != nil {
+		return gone, err
+	}
+	_, err = s.each(ctx, r, "softDeletePolicy", func(tx *meta.Tx) (*meta.Rows, error) {
+		return tx.Query(`SELECT p.id, p.name, t.digest, t.name FROM deleted_tags t JOIN repositories p ON p.id = t.repository WHERE p.registry = $1 AND t.deleted_us <= $2 AND (p.locks & 3) = 0 LIMIT 200`,
+			r.ID, meta.Micros(tx.Now().Add(-time.Duration(r.SoftDeleteDays)*day)))
+	}, func(tx *meta.Tx, f found) error {
+		_, err := tx.Exec(`DELETE FROM deleted_tags WHERE repository = $1 AND name = $2 AND digest = $3`, f.repository, string(f.tag), string(f.digest))
+		return err
+	})
+	return gone, err
 }
 
 // each finds what a policy deletes and deletes it, one transaction each: the repository is locked, and what was found must still be so.
@@ -305,7 +317,7 @@ func (s *Service) each(ctx context.Context, r meta.RegistryRow, policy string, f
 		defer rows.Close()
 		for rows.Next() {
 			var f found
-			if err := rows.Scan(&f.repository, &f.repo, &f.digest); err != nil {
+			if err := rows.Scan(&f.repository, &f.repo, &f.digest, &f.tag); err != nil {
 				return nil, err
 			}
 			list = append(list, f)
@@ -339,8 +351,12 @@ func (s *Service) each(ctx context.Context, r meta.RegistryRow, policy string, f
 					return err
 				}
 				gone++
+				what := "manifest"
+				if f.tag != "" {
+					what = string(f.tag)
+				}
 				if err := s.audit.Append(tx, audit.Record{Kind: audit.Change, Action: actionDelete, Outcome: audit.Succeeded, Rule: policy, Resource: r.ResourceID, Registry: r.ID,
-					LoginServer: r.LoginServer, Epoch: r.Epoch, Repository: string(f.repo), Reference: "manifest", Digest: string(f.digest),
+					LoginServer: r.LoginServer, Epoch: r.Epoch, Repository: string(f.repo), Reference: what, Digest: string(f.digest),
 					Caller: audit.Caller{ID: "embargo", Name: "embargo", Type: "Local"}}); err != nil {
 					return err
 				}

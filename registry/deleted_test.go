@@ -305,6 +305,29 @@ func TestDeletedTagsInPages(t *testing.T) {
 	})
 }
 
+// A deleted tag is forgotten when its days are over, though its manifest is there.
+func TestDeletedTagsAreForgotten(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		m := h.image("app", "kept", "a")
+		for _, tag := range []string{"old", "new"} {
+			h.manifest("app", tag, mediaImage, m)
+			w.age(8)
+			h.do(202, "DELETE", "/acr/v1/app/_tags/"+tag, nil)
+		}
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != 0 {
+			t.Errorf("%d manifests were deleted: %v", n, err)
+		}
+		if b := h.bin(t, "app/_tags"); len(b.Tags) != 1 || b.Tags[0].Tag != "new" {
+			t.Errorf("in the bin: %+v", b)
+		}
+		if gone := w.records(h.row.ID, func(r audit.Record) bool { return r.Rule == "softDeletePolicy" }); len(gone) != 1 || gone[0].Reference != "old" {
+			t.Errorf("on record: %+v", gone)
+		}
+		h.whole(t, "app", "kept")
+	})
+}
+
 // A role that pulls, pushes or deletes does not look into the bin; tokens of scope maps neither.
 func TestRightsOnDeleted(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
