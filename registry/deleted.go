@@ -263,15 +263,18 @@ type found struct {
 
 const day = 24 * time.Hour
 
+// pushGrace is how long retentionPolicy spares what was pushed and never had a tag: the index or the tag that it was pushed for may be on its way.
+const pushGrace = time.Hour
+
 func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err error) {
 	if r.Retention {
 		// A manifest that an index names, or whose subject is there, is of use without a tag.
 		n, err := s.each(ctx, r, "retentionPolicy", func(tx *meta.Tx) (*meta.Rows, error) {
 			return tx.Query(`SELECT p.id, p.name, m.digest, '' FROM manifests m JOIN repositories p ON p.id = m.repository
- WHERE p.registry = $1 AND m.untagged_us > $2 AND m.untagged_us <= $3 AND (p.locks & 3) = 0 AND (m.locks & 3) = 0
+ WHERE p.registry = $1 AND m.untagged_us > $2 AND m.untagged_us <= $3 AND m.pushed_us <= $4 AND (p.locks & 3) = 0 AND (m.locks & 3) = 0
  AND NOT EXISTS (SELECT 1 FROM manifest_refs f WHERE f.repository = m.repository AND f.child = m.digest AND f.kind = 'manifest')
  AND NOT EXISTS (SELECT 1 FROM manifests o WHERE o.repository = m.repository AND o.digest = m.subject AND m.subject <> '') LIMIT 200`,
-				r.ID, meta.Micros(r.RetentionSince), meta.Micros(tx.Now().Add(-time.Duration(r.RetentionDays)*day)))
+				r.ID, meta.Micros(r.RetentionSince), meta.Micros(tx.Now().Add(-time.Duration(r.RetentionDays)*day)), meta.Micros(tx.Now().Add(-pushGrace)))
 		}, func(tx *meta.Tx, f found) error { return dropManifest(tx, f.repository, f.digest) })
 		gone += n
 		if err != nil {

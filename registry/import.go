@@ -436,10 +436,10 @@ func copyPart(tx *meta.Tx, from, to string, c part, quarantine bool) error {
 		return linkBlob(tx, to, c.Digest, c.Size)
 	}
 	_, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us,
-  config_media_type, architecture, os, image_size, updated_us, untagged_us, quarantine)
+  config_media_type, architecture, os, image_size, updated_us, untagged_us, pushed_us, quarantine)
  SELECT CAST($1 AS TEXT), digest, media_type, artifact_type, subject, annotations, config_digest, size, CAST($2 AS BIGINT),
-  config_media_type, architecture, os, image_size, CAST($2 AS BIGINT), CAST($2 AS BIGINT), CAST($5 AS TEXT)
- FROM manifests WHERE repository = $3 AND digest = $4 ON CONFLICT (repository, digest) DO NOTHING`, to, now, from, string(c.Digest), state)
+  config_media_type, architecture, os, image_size, CAST($2 AS BIGINT), CAST($2 AS BIGINT), CAST($2 AS BIGINT), CAST($5 AS TEXT)
+ FROM manifests WHERE repository = $3 AND digest = $4`+pushedAgain, to, now, from, string(c.Digest), state)
 	if err == nil {
 		err = notDeleted(tx, to, c.Digest)
 	}

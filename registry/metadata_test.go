@@ -247,6 +247,7 @@ func TestLocksBeatPolicies(t *testing.T) {
 		h.change(func(r *meta.RegistryRow) { r.Retention, r.RetentionDays, r.RetentionSince = true, 0, time.Now() })
 		h.image("app", "v1", "a")
 		h.image("app", "", "loose")
+		w.pass()
 		for _, lock := range []string{"deleteEnabled", "writeEnabled"} {
 			h.acr(t, 200, "PATCH", "app", `{"`+lock+`":false}`)
 			purged("retentionPolicy, "+lock, 0)

@@ -250,6 +250,9 @@ func (w *world) pass() {
 	w.write(func(tx *meta.Tx) error {
 		_, err := tx.Exec(`UPDATE blob_links SET touched_us = touched_us - $1`, hours)
 		if err == nil {
+			_, err = tx.Exec(`UPDATE manifests SET pushed_us = pushed_us - $1 WHERE pushed_us > 0`, hours)
+		}
+		if err == nil {
 			_, err = tx.Exec(`UPDATE blobs SET freed_us = freed_us - $1 WHERE freed_us > 0`, hours)
 		}
 		return err
