@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,6 +161,59 @@ func TestCollectedContentComesBack(t *testing.T) {
 		}
 		h.do(200, "GET", "/v2/app/manifests/v1", nil)
 		h.do(200, "GET", "/v2/app/blobs/"+string(name.DigestOf([]byte("layer of a"))), nil)
+	})
+}
+
+// A blob that is pushed into a repository while it is deleted belongs to the deleted one or to a new one, and is collected like any other.
+func TestPushIntoWhatIsDeleted(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso")
+		content := []byte("a layer")
+		d := h.blob("kept", content)
+		h.image("app", "v1", "a")
+		var deleted atomic.Bool
+		// waiting waits until so many transactions wait for a row, or the repository is deleted. SQLite has no two at once.
+		waiting := func(n int) {
+			t.Helper()
+			w.eventually(fmt.Sprintf("%d transactions wait", n), func() bool {
+				now := n
+				err := w.db.Read(context.Background(), func(tx *meta.Tx) error {
+					if !tx.Postgres() {
+						return nil
+					}
+					return tx.Row(`SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&now)
+				})
+				return err == nil && now >= n || deleted.Load()
+			})
+		}
+		var group sync.WaitGroup
+		w.write(func(tx *meta.Tx) error {
+			var key string
+			if err := tx.Lock(`SELECT object_key FROM blobs WHERE digest = $1`, string(d)).Scan(&key); err != nil {
+				return err
+			}
+			group.Go(func() { h.blob("app", content) }) // it has found the repository, and waits for the blob
+			waiting(1)
+			group.Go(func() {
+				h.do(202, "DELETE", "/acr/v1/app", nil)
+				deleted.Store(true)
+			})
+			waiting(2)
+			return nil
+		})
+		group.Wait()
+		var orphans int
+		err := w.db.Read(context.Background(), func(tx *meta.Tx) error {
+			return tx.Row(`SELECT COUNT(*) FROM blob_links WHERE NOT EXISTS (SELECT 1 FROM repositories WHERE id = blob_links.repository)`).Scan(&orphans)
+		})
+		if err != nil || orphans != 0 {
+			t.Errorf("%d blobs belong to no repository: %v", orphans, err)
+		}
+		h.do(202, "DELETE", "/v2/kept/blobs/"+string(d), nil)
+		w.collect(0)
+		if n := w.count("blobs"); n != 0 {
+			t.Errorf("%d blobs are left", n)
+		}
 	})
 }
 
