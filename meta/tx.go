@@ -142,6 +142,14 @@ func (tx *Tx) Lock(query string, args ...any) *Row {
 	return tx.Row(query, args...)
 }
 
+// Keep reads one row as Lock does, but keeps others only from deleting it: they may keep and change it too.
+func (tx *Tx) Keep(query string, args ...any) *Row {
+	if tx.db.postgres && !tx.readOnly {
+		query += " FOR KEY SHARE"
+	}
+	return tx.Row(query, args...)
+}
+
 // OnCommit runs f once the transaction is durable, before Write returns. f does no work of its own length: it wakes somebody.
 func (tx *Tx) OnCommit(f func()) { tx.onCommit = append(tx.onCommit, f) }
 

@@ -94,9 +94,9 @@ type Upload interface {
 
 // Deleter is what deleting needs. Every method may also fail with NameUnknown when the registry is gone, and with Unsupported when a lock forbids it.
 type Deleter interface {
-	// DeleteBlob takes a blob out of a repository. Errors: BlobUnknown.
+	// DeleteBlob takes a blob out of a repository. Errors: BlobUnknown, Unsupported.
 	DeleteBlob(ctx context.Context, c Call, repo name.Repository, d name.Digest) error
-	// DeleteManifest takes a manifest and every tag of it out of a repository. Errors: ManifestUnknown.
+	// DeleteManifest takes a manifest and every tag of it out of a repository, and so with what refers to it. Errors: ManifestUnknown, Unsupported.
 	DeleteManifest(ctx context.Context, c Call, repo name.Repository, d name.Digest) error
 	// DeleteTag removes a tag and leaves its manifest. Errors: TagUnknown.
 	DeleteTag(ctx context.Context, c Call, repo name.Repository, t name.Tag) error

@@ -10,12 +10,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/embargo-registry/embargo/blob"
+	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/registry"
 )
 
 // files are the objects on the disk.
@@ -113,6 +117,35 @@ func TestCollectKeepsForeignLayers(t *testing.T) {
 	})
 }
 
+// A layer that comes after its manifest belongs to it from the manifest's next push or import on.
+func TestCollectKeepsWhatCameLate(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		src, h := w.registry("source"), w.registry("contoso")
+		config, late := []byte(`{}`), []byte("a layer that was elsewhere")
+		m := []byte(`{"schemaVersion":2,"mediaType":"` + mediaImage + `","config":` + descriptor(mediaConfig, config) +
+			`,"layers":[` + descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", late) + `]}`)
+		for _, repo := range []string{"pushed", "imported"} {
+			h.blob(repo, config)
+			h.manifest(repo, "v1", mediaImage, m)
+		}
+		h.blob("pushed", late)
+		h.manifest("pushed", "v1", mediaImage, m)
+		src.blob("app", config)
+		src.blob("app", late)
+		src.manifest("app", "v1", mediaImage, m)
+		p, _ := w.principal("importer", "/subscriptions/"+w.first.Subscription, identity.RoleContributor)
+		finish := must[func() error](t)(w.reg.Halves(context.Background(), registry.Import{Source: src.row.ID, Target: h.row.ID, Image: ref(t, "app:v1"),
+			Tags: []name.Reference{ref(t, "imported:v2")}}, w.caller(p)))
+		if err := finish(); err != nil {
+			t.Fatal(err)
+		}
+		w.collect(0)
+		for _, repo := range []string{"pushed", "imported"} {
+			h.whole(t, repo, "v1")
+		}
+	})
+}
+
 // Content that is used again while it is marked stays.
 func TestCollectedContentComesBack(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
@@ -128,6 +161,59 @@ func TestCollectedContentComesBack(t *testing.T) {
 		}
 		h.do(200, "GET", "/v2/app/manifests/v1", nil)
 		h.do(200, "GET", "/v2/app/blobs/"+string(name.DigestOf([]byte("layer of a"))), nil)
+	})
+}
+
+// A blob that is pushed into a repository while it is deleted belongs to the deleted one or to a new one, and is collected like any other.
+func TestPushIntoWhatIsDeleted(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso")
+		content := []byte("a layer")
+		d := h.blob("kept", content)
+		h.image("app", "v1", "a")
+		var deleted atomic.Bool
+		// waiting waits until so many transactions wait for a row, or the repository is deleted. SQLite has no two at once.
+		waiting := func(n int) {
+			t.Helper()
+			w.eventually(fmt.Sprintf("%d transactions wait", n), func() bool {
+				now := n
+				err := w.db.Read(context.Background(), func(tx *meta.Tx) error {
+					if !tx.Postgres() {
+						return nil
+					}
+					return tx.Row(`SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&now)
+				})
+				return err == nil && now >= n || deleted.Load()
+			})
+		}
+		var group sync.WaitGroup
+		w.write(func(tx *meta.Tx) error {
+			var key string
+			if err := tx.Lock(`SELECT object_key FROM blobs WHERE digest = $1`, string(d)).Scan(&key); err != nil {
+				return err
+			}
+			group.Go(func() { h.blob("app", content) }) // it has found the repository, and waits for the blob
+			waiting(1)
+			group.Go(func() {
+				h.do(202, "DELETE", "/acr/v1/app", nil)
+				deleted.Store(true)
+			})
+			waiting(2)
+			return nil
+		})
+		group.Wait()
+		var orphans int
+		err := w.db.Read(context.Background(), func(tx *meta.Tx) error {
+			return tx.Row(`SELECT COUNT(*) FROM blob_links WHERE NOT EXISTS (SELECT 1 FROM repositories WHERE id = blob_links.repository)`).Scan(&orphans)
+		})
+		if err != nil || orphans != 0 {
+			t.Errorf("%d blobs belong to no repository: %v", orphans, err)
+		}
+		h.do(202, "DELETE", "/v2/kept/blobs/"+string(d), nil)
+		w.collect(0)
+		if n := w.count("blobs"); n != 0 {
+			t.Errorf("%d blobs are left", n)
+		}
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
@@ -44,55 +45,135 @@ func (s *Service) remove(ctx context.Context, c oci.Call, repo name.Repository, 
 func (s *Service) DeleteBlob(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) error {
 	gone := fault.New(fault.BlobUnknown, "The blob %s is not known to the repository.", d)
 	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, id string) (string, name.Digest, error) {
+		if err := unneeded(tx, id, repo, d); err != nil {
+			return "", d, err
+		}
 		return "blob", d, one(gone)(tx.Exec(`DELETE FROM blob_links WHERE repository = $1 AND digest = $2`, id, string(d)))
 	})
 }
 
-// DeleteManifest takes a manifest and its tags out of a repository. Errors: see oci.Deleter.
+// referrerLimit is how many manifests that refer to one are deleted with it.
+const referrerLimit = 10000
+
+// DeleteManifest takes a manifest and its tags out of a repository, and with it what refers to it, and to that. Errors: see oci.Deleter.
 func (s *Service) DeleteManifest(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) error {
 	gone := unknownManifest(name.Reference{Repository: repo, Digest: d})
 	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, id string) (string, name.Digest, error) {
-		if err := manifestUnlocked(tx, id, repo, d, gone); err != nil {
+		row, err := live(tx, c)
+		if err != nil {
 			return "", d, err
 		}
-		if err := tellDelete(tx, id, d, eventOf(c, http.MethodDelete, repo)); err != nil {
+		var one int
+		err = tx.Row(`SELECT 1 FROM manifests WHERE repository = $1 AND digest = $2`, id, string(d)).Scan(&one)
+		if errors.Is(err, meta.ErrNotFound) {
+			err = gone
+		}
+		if err == nil {
+			err = unlocked(tx, id, repo, d)
+		}
+		if err != nil {
 			return "", d, err
 		}
-		return "manifest", d, s.dropManifest(tx, c.Registry.ID, id, d)
+		with, err := referring(tx, id, repo, d)
+		if err != nil {
+			return "", d, err
+		}
+		drop := func(m name.Digest) error {
+			if err := tellDelete(tx, id, m, eventOf(c, http.MethodDelete, repo)); err != nil {
+				return err
+			}
+			return dropOrPutAside(tx, row, id, m)
+		}
+		for _, m := range with {
+			if err := drop(m); err != nil {
+				return "", d, err
+			}
+			r := record(row, c, actionDelete, repo)
+			r.Reference, r.Digest = "manifest", string(m)
+			if err := s.audit.Append(tx, r); err != nil {
+				return "", d, err
+			}
+		}
+		return "manifest", d, drop(d)
 	})
 }
 
-// manifestUnlocked refuses to delete a manifest that is locked, or that a locked tag points to.
-func manifestUnlocked(tx *meta.Tx, repository string, repo name.Repository, d name.Digest, gone error) error {
-	var own locks
-	err := tx.Row(`SELECT locks FROM manifests WHERE repository = $1 AND digest = $2`, repository, string(d)).Scan(&own)
-	if errors.Is(err, meta.ErrNotFound) {
-		return gone
+// going is the content $2 of repository $1 with the manifests that refer to it, and to those; holding is that with the manifests that name it, the indexes above them included. SQLite joins a CROSS JOIN from its left.
+const (
+	going   = `WITH RECURSIVE going(digest) AS (SELECT CAST($2 AS TEXT) UNION SELECT m.digest FROM going CROSS JOIN manifests m WHERE m.repository = $1 AND m.subject = going.digest)`
+	holding = `(` + going + `, holding(digest) AS (SELECT digest FROM going
+ UNION SELECT f.digest FROM holding CROSS JOIN manifest_refs f WHERE f.repository = $1 AND f.child = holding.digest) SELECT digest FROM holding)`
+)
+
+// unlocked refuses to delete content that is locked or that a locked tag points to, and so with what refers to it and what needs it.
+func unlocked(tx *meta.Tx, repository string, repo name.Repository, d name.Digest) error {
+	for _, q := range []string{
+		`SELECT digest, '', locks FROM manifests WHERE repository = $1 AND digest IN ` + holding + ` AND (locks & $3) <> 0 LIMIT 1`,
+		`SELECT digest, name, locks FROM tags WHERE repository = $1 AND digest IN ` + holding + ` AND (locks & $3) <> 0 LIMIT 1`,
+	} {
+		var by name.Digest
+		var t name.Tag
+		var l locks
+		err := tx.Row(q, repository, string(d), int64(noChange)).Scan(&by, &t, &l)
+		if errors.Is(err, meta.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		what := manifestCalled(repo, by)
+		if t != "" {
+			what = tagCalled(repo, t)
+		}
+		if by != d {
+			what += " (which needs " + string(d) + " or refers to it)"
+		}
+		return l.forbids(noChange, what)
 	}
-	if err == nil {
-		err = own.forbids(noChange, manifestCalled(repo, d))
-	}
-	if err != nil {
+	return nil
+}
+
+// unneeded refuses to delete a blob that a locked image needs, or one that can still be restored.
+func unneeded(tx *meta.Tx, repository string, repo name.Repository, d name.Digest) error {
+	if err := unlocked(tx, repository, repo, d); err != nil {
 		return err
 	}
-	var t name.Tag
-	var l locks
-	err = tx.Row(`SELECT name, locks FROM tags WHERE repository = $1 AND digest = $2 AND (locks & $3) <> 0 LIMIT 1`, repository, string(d), int64(noChange)).Scan(&t, &l)
+	var by name.Digest
+	err := tx.Row(`SELECT digest FROM deleted_manifests WHERE repository = $1 AND digest IN `+holding+` LIMIT 1`, repository, string(d)).Scan(&by)
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil
 	}
 	if err == nil {
-		err = l.forbids(noChange, tagCalled(repo, t))
+		err = fault.New(fault.Unsupported, "The blob %s can't be deleted: %s was deleted and can be restored with it until the days of the registry's softDeletePolicy are over. It goes by itself then.",
+			d, manifestCalled(repo, by))
 	}
 	return err
 }
 
-// dropManifest removes a manifest and its tags from sight: for good, or, where the registry's softDeletePolicy says so, for a while.
-func (s *Service) dropManifest(tx *meta.Tx, registry, repository string, d name.Digest) error {
-	row, err := tx.RegistryByID(registry)
+// referring are the manifests that refer to one, and to those. Errors: Unsupported when they are too many.
+func referring(tx *meta.Tx, repository string, repo name.Repository, d name.Digest) (list []name.Digest, err error) {
+	rows, err := tx.Query(`SELECT digest FROM (`+going+` SELECT digest FROM going LIMIT $3) AS g WHERE digest <> $2`, repository, string(d), referrerLimit+2)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	defer rows.Close()
+	for rows.Next() {
+		var m name.Digest
+		if err := rows.Scan(&m); err != nil {
+			return nil, err
+		}
+		list = append(list, m)
+	}
+	if len(list) > referrerLimit {
+		return nil, fault.New(fault.Unsupported, "More than %d artifacts refer to %s or to each other and would be deleted with it. Delete some of them first: /v2/%s/referrers/%s lists them.",
+			referrerLimit, manifestCalled(repo, d), repo, d)
+	}
+	slices.Sort(list)
+	return list, rows.Err()
+}
+
+// dropOrPutAside removes a manifest and its tags from sight: for good, or, where the registry's softDeletePolicy says so, for a while.
+func dropOrPutAside(tx *meta.Tx, row meta.RegistryRow, repository string, d name.Digest) error {
 	if row.SoftDelete {
 		return putAside(tx, repository, d)
 	}
@@ -132,7 +213,7 @@ func (s *Service) DeleteTag(ctx context.Context, c oci.Call, repo name.Repositor
 			err = was.locks.forbids(noChange, tagCalled(repo, t))
 		}
 		if err == nil {
-			err = s.dropTag(tx, c.Registry.ID, id, t, was.digest)
+			err = s.dropTag(tx, c.Registry.ID, id, t)
 		}
 		if err == nil {
 			err = untagged(tx, id, was.digest)

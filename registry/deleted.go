@@ -17,16 +17,16 @@ import (
 
 // deletedColumns are what is kept of a manifest that was deleted for a while. What it names stays linked meanwhile.
 const deletedColumns = `repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us, config_media_type, architecture, os, image_size,
- quarantine, quarantine_details`
+ quarantine, quarantine_details, locks`
 
 // putAside deletes a manifest and its tags so that they can be restored.
 func putAside(tx *meta.Tx, repository string, d name.Digest) error {
 	now := meta.Micros(tx.Now())
 	for _, q := range []string{
 		`INSERT INTO deleted_manifests (` + deletedColumns + `, deleted_us) SELECT ` + deletedColumns + `, CAST($3 AS BIGINT) FROM manifests WHERE repository = $1 AND digest = $2
- ON CONFLICT (repository, digest) DO UPDATE SET deleted_us = excluded.deleted_us`,
-		`INSERT INTO deleted_tags (repository, name, digest, deleted_us) SELECT repository, name, digest, CAST($3 AS BIGINT) FROM tags WHERE repository = $1 AND digest = $2
- ON CONFLICT (repository, name, digest) DO UPDATE SET deleted_us = excluded.deleted_us`,
+ ON CONFLICT (repository, digest) DO UPDATE SET deleted_us = excluded.deleted_us, locks = excluded.locks`,
+		`INSERT INTO deleted_tags (repository, name, digest, deleted_us, locks) SELECT repository, name, digest, CAST($3 AS BIGINT), locks FROM tags WHERE repository = $1 AND digest = $2
+ ON CONFLICT (repository, name, digest) DO UPDATE SET deleted_us = excluded.deleted_us, locks = excluded.locks`,
 	} {
 		if _, err := tx.Exec(q, repository, string(d), now); err != nil {
 			return err
@@ -40,12 +40,18 @@ func putAside(tx *meta.Tx, repository string, d name.Digest) error {
 	return nil
 }
 
+// notDeleted takes a manifest that is there again out of the deleted ones.
+func notDeleted(tx *meta.Tx, repository string, d name.Digest) error {
+	_, err := tx.Exec(`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`, repository, string(d))
+	return err
+}
+
 // dropTag removes a tag, for good or for a while.
-func (s *Service) dropTag(tx *meta.Tx, registry, repository string, t name.Tag, d name.Digest) error {
+func (s *Service) dropTag(tx *meta.Tx, registry, repository string, t name.Tag) error {
 	row, err := tx.RegistryByID(registry)
 	if err == nil && row.SoftDelete {
-		_, err = tx.Exec(`INSERT INTO deleted_tags (repository, name, digest, deleted_us) VALUES ($1, $2, $3, $4)
- ON CONFLICT (repository, name, digest) DO UPDATE SET deleted_us = excluded.deleted_us`, repository, string(t), string(d), meta.Micros(tx.Now()))
+		_, err = tx.Exec(`INSERT INTO deleted_tags (repository, name, digest, deleted_us, locks) SELECT repository, name, digest, CAST($3 AS BIGINT), locks FROM tags WHERE repository = $1 AND name = $2
+ ON CONFLICT (repository, name, digest) DO UPDATE SET deleted_us = excluded.deleted_us, locks = excluded.locks`, repository, string(t), meta.Micros(tx.Now()))
 	}
 	if err == nil {
 		_, err = tx.Exec(`DELETE FROM tags WHERE repository = $1 AND name = $2`, repository, string(t))
@@ -170,50 +176,63 @@ func (s *Service) Restore(ctx context.Context, c oci.Call, to name.Reference, fo
 			if _, err := setTag(tx, r.id, to); err != nil {
 				return err
 			}
-			if _, err := tx.Exec(`DELETE FROM deleted_tags WHERE repository = $1 AND name = $2 AND digest = $3`, r.id, string(to.Tag), string(to.Digest)); err != nil {
-				return err
+			for _, q := range []string{
+				`UPDATE tags SET locks = locks | COALESCE((SELECT locks FROM deleted_tags WHERE repository = $1 AND name = $2 AND digest = $3), 0) WHERE repository = $1 AND name = $2`,
+				`DELETE FROM deleted_tags WHERE repository = $1 AND name = $2 AND digest = $3`,
+			} {
+				if _, err := tx.Exec(q, r.id, string(to.Tag), string(to.Digest)); err != nil {
+					return err
+				}
 			}
 		}
 		return s.audit.Append(tx, note)
 	})
 }
 
-// bringBack restores a deleted manifest and those that it names; false when it is not among the deleted.
+// bringBack restores a deleted manifest with those that it names and those that were deleted with it because they refer to it; false when it is not among the deleted.
 func bringBack(tx *meta.Tx, repository string, d name.Digest) (bool, error) {
 	now := meta.Micros(tx.Now())
-	n, err := tx.Exec(`INSERT INTO manifests (`+deletedColumns+`, updated_us, untagged_us) SELECT `+deletedColumns+`, CAST($3 AS BIGINT), CAST($3 AS BIGINT)
- FROM deleted_manifests WHERE repository = $1 AND digest = $2 ON CONFLICT (repository, digest) DO NOTHING`, repository, string(d), now)
-	if err == nil {
-		_, err = tx.Exec(`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`, repository, string(d))
+	var deleted int64
+	err := tx.Row(`SELECT deleted_us FROM deleted_manifests WHERE repository = $1 AND digest = $2`, repository, string(d)).Scan(&deleted)
+	if errors.Is(err, meta.ErrNotFound) {
+		return false, nil
 	}
-	if err != nil || n == 0 {
-		return false, err
-	}
-	rows, err := tx.Query(`SELECT child FROM manifest_refs WHERE repository = $1 AND digest = $2 AND kind = 'manifest'`, repository, string(d))
 	if err != nil {
 		return false, err
 	}
-	var children []name.Digest
+	if _, err := tx.Exec(`INSERT INTO manifests (`+deletedColumns+`, updated_us, untagged_us) SELECT `+deletedColumns+`, CAST($3 AS BIGINT), CAST($3 AS BIGINT)
+ FROM deleted_manifests WHERE repository = $1 AND digest = $2 ON CONFLICT (repository, digest) DO NOTHING`, repository, string(d), now); err != nil {
+		return false, err
+	}
+	if err := notDeleted(tx, repository, d); err != nil {
+		return false, err
+	}
+	rows, err := tx.Query(`SELECT child FROM manifest_refs WHERE repository = $1 AND digest = $2 AND kind = 'manifest'
+ UNION SELECT digest FROM deleted_manifests WHERE repository = $1 AND subject = $2 AND deleted_us = $3`, repository, string(d), deleted)
+	if err != nil {
+		return false, err
+	}
+	var more []name.Digest
 	for rows.Next() {
-		var child name.Digest
-		if err := rows.Scan(&child); err != nil {
+		var m name.Digest
+		if err := rows.Scan(&m); err != nil {
 			return false, errors.Join(err, rows.Close())
 		}
-		children = append(children, child)
+		more = append(more, m)
 	}
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return false, err
 	}
-	for _, child := range children {
-		if _, err := bringBack(tx, repository, child); err != nil {
+	for _, m := range more {
+		if _, err := bringBack(tx, repository, m); err != nil {
 			return false, err
 		}
 	}
 	return true, nil
 }
 
-// Purge deletes what the registries' policies say: manifests that have been without a tag for the days of retentionPolicy, and what was deleted longer ago than softDeletePolicy
-// keeps it, but nothing from a repository that is locked. It returns how many manifests went.
+// Purge deletes what the registries' policies say: manifests that have been without a tag for the days of retentionPolicy, and manifests and tags that were deleted longer ago than
+// softDeletePolicy keeps them, but nothing from a repository that is locked. It returns how many manifests went.
 func (s *Service) Purge(ctx context.Context) (int, error) {
 	var rows []meta.RegistryRow
 	err := s.db.Read(ctx, func(tx *meta.Tx) (err error) {
@@ -234,24 +253,28 @@ func (s *Service) Purge(ctx context.Context) (int, error) {
 	return gone, nil
 }
 
-// found is a manifest that a policy deletes.
+// found is a manifest that a policy deletes, or one of its deleted tags.
 type found struct {
 	repository string
 	repo       name.Repository
 	digest     name.Digest
+	tag        name.Tag
 }
 
 const day = 24 * time.Hour
+
+// pushGrace is how long retentionPolicy spares what was pushed and never had a tag: the index or the tag that it was pushed for may be on its way.
+const pushGrace = time.Hour
 
 func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err error) {
 	if r.Retention {
 		// A manifest that an index names, or whose subject is there, is of use without a tag.
 		n, err := s.each(ctx, r, "retentionPolicy", func(tx *meta.Tx) (*meta.Rows, error) {
-			return tx.Query(`SELECT p.id, p.name, m.digest FROM manifests m JOIN repositories p ON p.id = m.repository
- WHERE p.registry = $1 AND m.untagged_us > $2 AND m.untagged_us <= $3 AND (p.locks & 3) = 0 AND (m.locks & 3) = 0
+			return tx.Query(`SELECT p.id, p.name, m.digest, '' FROM manifests m JOIN repositories p ON p.id = m.repository
+ WHERE p.registry = $1 AND m.untagged_us > $2 AND m.untagged_us <= $3 AND m.pushed_us <= $4 AND (p.locks & 3) = 0 AND (m.locks & 3) = 0
  AND NOT EXISTS (SELECT 1 FROM manifest_refs f WHERE f.repository = m.repository AND f.child = m.digest AND f.kind = 'manifest')
  AND NOT EXISTS (SELECT 1 FROM manifests o WHERE o.repository = m.repository AND o.digest = m.subject AND m.subject <> '') LIMIT 200`,
-				r.ID, meta.Micros(r.RetentionSince), meta.Micros(tx.Now().Add(-time.Duration(r.RetentionDays)*day)))
+				r.ID, meta.Micros(r.RetentionSince), meta.Micros(tx.Now().Add(-time.Duration(r.RetentionDays)*day)), meta.Micros(tx.Now().Add(-pushGrace)))
 		}, func(tx *meta.Tx, f found) error { return dropManifest(tx, f.repository, f.digest) })
 		gone += n
 		if err != nil {
@@ -259,18 +282,32 @@ func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err 
 		}
 	}
 	n, err := s.each(ctx, r, "softDeletePolicy", func(tx *meta.Tx) (*meta.Rows, error) {
-		return tx.Query(`SELECT p.id, p.name, m.digest FROM deleted_manifests m JOIN repositories p ON p.id = m.repository WHERE p.registry = $1 AND m.deleted_us <= $2 AND (p.locks & 3) = 0 LIMIT 200`,
+		return tx.Query(`SELECT p.id, p.name, m.digest, '' FROM deleted_manifests m JOIN repositories p ON p.id = m.repository WHERE p.registry = $1 AND m.deleted_us <= $2 AND (p.locks & 3) = 0 LIMIT 200`,
 			r.ID, meta.Micros(tx.Now().Add(-time.Duration(r.SoftDeleteDays)*day)))
 	}, func(tx *meta.Tx, f found) error {
-		for _, q := range []string{`DELETE FROM deleted_tags WHERE repository = $1 AND digest = $2`, `DELETE FROM manifest_refs WHERE repository = $1 AND digest = $2`,
-			`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`} {
+		for _, q := range []string{
+			`DELETE FROM deleted_tags WHERE repository = $1 AND digest = $2`,
+			`DELETE FROM manifest_refs WHERE repository = $1 AND digest = $2 AND NOT EXISTS (SELECT 1 FROM manifests WHERE repository = $1 AND digest = $2)`,
+			`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`,
+		} {
 			if _, err := tx.Exec(q, f.repository, string(f.digest)); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return gone + n, err
+	gone += n
+	if err != nil {
+		return gone, err
+	}
+	_, err = s.each(ctx, r, "softDeletePolicy", func(tx *meta.Tx) (*meta.Rows, error) {
+		return tx.Query(`SELECT p.id, p.name, t.digest, t.name FROM deleted_tags t JOIN repositories p ON p.id = t.repository WHERE p.registry = $1 AND t.deleted_us <= $2 AND (p.locks & 3) = 0 LIMIT 200`,
+			r.ID, meta.Micros(tx.Now().Add(-time.Duration(r.SoftDeleteDays)*day)))
+	}, func(tx *meta.Tx, f found) error {
+		_, err := tx.Exec(`DELETE FROM deleted_tags WHERE repository = $1 AND name = $2 AND digest = $3`, f.repository, string(f.tag), string(f.digest))
+		return err
+	})
+	return gone, err
 }
 
 // each finds what a policy deletes and deletes it, one transaction each: the repository is locked, and what was found must still be so.
@@ -283,7 +320,7 @@ func (s *Service) each(ctx context.Context, r meta.RegistryRow, policy string, f
 		defer rows.Close()
 		for rows.Next() {
 			var f found
-			if err := rows.Scan(&f.repository, &f.repo, &f.digest); err != nil {
+			if err := rows.Scan(&f.repository, &f.repo, &f.digest, &f.tag); err != nil {
 				return nil, err
 			}
 			list = append(list, f)
@@ -317,8 +354,12 @@ func (s *Service) each(ctx context.Context, r meta.RegistryRow, policy string, f
 					return err
 				}
 				gone++
+				what := "manifest"
+				if f.tag != "" {
+					what = string(f.tag)
+				}
 				if err := s.audit.Append(tx, audit.Record{Kind: audit.Change, Action: actionDelete, Outcome: audit.Succeeded, Rule: policy, Resource: r.ResourceID, Registry: r.ID,
-					LoginServer: r.LoginServer, Epoch: r.Epoch, Repository: string(f.repo), Reference: "manifest", Digest: string(f.digest),
+					LoginServer: r.LoginServer, Epoch: r.Epoch, Repository: string(f.repo), Reference: what, Digest: string(f.digest),
 					Caller: audit.Caller{ID: "embargo", Name: "embargo", Type: "Local"}}); err != nil {
 					return err
 				}

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/registry"
 )
 
 type bin struct {
@@ -96,16 +98,172 @@ func TestSoftDelete(t *testing.T) {
 		if n, err := w.reg.Purge(context.Background()); err != nil || n != 0 {
 			t.Errorf("within the days: %d, %v", n, err)
 		}
-		w.write(func(tx *meta.Tx) error {
-			_, err := tx.Exec(`UPDATE deleted_manifests SET deleted_us = deleted_us - $1`, (7 * 24 * time.Hour).Microseconds())
-			return err
-		})
+		w.age(7)
 		if n, err := w.reg.Purge(context.Background()); err != nil || n != 1 {
 			t.Errorf("after the days: %d, %v", n, err)
 		}
 		h.do(404, "POST", restore+d2, []byte(`{}`))
 		if done := w.collect(0); done.Content != 3 {
 			t.Errorf("after the days: %+v", done)
+		}
+	})
+}
+
+// age makes what was deleted older by days.
+func (w *world) age(days int) {
+	w.t.Helper()
+	w.write(func(tx *meta.Tx) error {
+		for _, table := range []string{"deleted_manifests", "deleted_tags"} {
+			if _, err := tx.Exec(`UPDATE `+table+` SET deleted_us = deleted_us - $1`, int64(days)*(24*time.Hour).Microseconds()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// An import brings what was deleted back as a push does: it is among the deleted no more, and whole when their days are over.
+func TestImportOfWhatWasDeleted(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		src := w.registry("source")
+		dst := w.registry("target", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		d := string(name.DigestOf(src.image("app", "v1", "a")))
+		p, _ := w.principal("importer", "/subscriptions/"+w.first.Subscription, identity.RoleContributor)
+		for _, before := range []string{"nothing", "what was deleted"} {
+			finish, err := w.reg.Halves(context.Background(), registry.Import{Source: src.row.ID, Target: dst.row.ID, Image: ref(t, "app:v1"), Tags: []name.Reference{ref(t, "app:v1")}}, w.caller(p))
+			if err == nil {
+				err = finish()
+			}
+			if err != nil {
+				t.Fatalf("over %s: %v", before, err)
+			}
+			if before == "nothing" {
+				dst.do(202, "DELETE", "/v2/app/manifests/"+d, nil)
+			}
+		}
+		if b := dst.bin(t, "app/_manifests"); len(b.Manifests) != 0 {
+			t.Errorf("what was imported again is among the deleted: %+v", b)
+		}
+		src.do(202, "DELETE", "/acr/v1/app", nil)
+		w.age(8)
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != 0 {
+			t.Errorf("after the days: %d, %v", n, err)
+		}
+		w.collect(0)
+		dst.whole(t, "app", "v1")
+	})
+}
+
+// What refers to a manifest is deleted with it, and what refers to that, each told and on record; it is restored with it. A lock on one of them refuses it all.
+func TestReferrersGoWithTheirSubject(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h, l := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 }), listen(t, w)
+		l.hook(t, h, "deletes", "", "delete")
+		l.deliver(t)
+		subject := h.image("app", "v1", "a")
+		refer := func(to []byte, kind string) []byte {
+			m := imageOf(`,"artifactType":"a/`+kind+`","subject":`+descriptor(mediaImage, to), []byte(`{"seed":"a"}`))
+			h.manifest("app", "", mediaImage, m)
+			return m
+		}
+		early, bill := refer(subject, "early"), refer(subject, "bill")
+		signature := refer(bill, "signature")
+		h.manifest("app", "signed", mediaImage, signature)
+		digest := func(m []byte) string { return string(name.DigestOf(m)) }
+		all := []string{digest(subject), digest(bill), digest(signature)}
+		there := func(want int, digests ...string) {
+			t.Helper()
+			for _, d := range digests {
+				h.do(want, "GET", "/v2/app/manifests/"+d, nil)
+			}
+		}
+		h.do(202, "DELETE", "/v2/app/manifests/"+digest(early), nil)
+		for _, at := range []string{"_manifests/" + digest(bill), "_tags/signed"} {
+			h.acr(t, 200, "PATCH", "app/"+at, `{"deleteEnabled":false}`)
+			a := h.do(405, "DELETE", "/v2/app/manifests/"+digest(subject), nil)
+			if what := at[strings.Index(at, "/")+1:]; !strings.Contains(string(a.body), what) {
+				t.Errorf("a locked %s is told as %s", what, a.body)
+			}
+			h.acr(t, 200, "PATCH", "app/"+at, `{"deleteEnabled":true}`)
+		}
+		h.do(202, "DELETE", "/acr/v1/app/_tags/v1", nil)
+		there(200, all...)
+
+		h.do(202, "DELETE", "/v2/app/manifests/"+digest(subject), nil)
+		there(404, all...)
+		h.do(404, "GET", "/acr/v1/app/_manifests", nil)
+		if b := h.bin(t, "app/_manifests"); len(b.Manifests) != 4 {
+			t.Errorf("in the bin: %+v", b)
+		}
+		told := map[string]bool{}
+		for range 4 {
+			told[l.next(t).Target.Digest] = true
+		}
+		recorded := w.records(h.row.ID, func(r audit.Record) bool {
+			return strings.HasSuffix(r.Action, "artifacts/delete") && r.Reference == "manifest"
+		})
+		for _, d := range all {
+			if n := slices.IndexFunc(recorded, func(r audit.Record) bool { return r.Digest == d }); !told[d] || n < 0 {
+				t.Errorf("the deletion of %s: told %v, record %d", d, told[d], n)
+			}
+		}
+		h.do(200, "POST", "/acr/v1/_deleted/app/_manifests/"+digest(subject), []byte(`{"tag":"v1"}`))
+		there(200, all...)
+		there(404, digest(early)) // it was deleted before, for itself
+
+		h.change(func(r *meta.RegistryRow) { r.SoftDelete = false })
+		h.do(202, "DELETE", "/v2/app/manifests/"+digest(subject), nil)
+		there(404, all...)
+	})
+}
+
+// What is restored is locked as it was, a manifest and a tag.
+func TestRestoredLocks(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		one, two := string(name.DigestOf(h.image("app", "v1", "a"))), string(name.DigestOf(h.image("app", "v2", "b")))
+		for _, at := range []string{"_manifests/" + one, "_tags/v2"} {
+			h.acr(t, 200, "PATCH", "app/"+at, `{"readEnabled":false}`)
+		}
+		restore := func(digest, tag string) {
+			t.Helper()
+			h.do(200, "POST", "/acr/v1/_deleted/app/_manifests/"+digest, []byte(`{"tag":"`+tag+`"}`))
+		}
+		for _, path := range []string{"/v2/app/manifests/" + two, "/acr/v1/app/_tags/v2"} {
+			h.do(202, "DELETE", path, nil)
+			restore(two, "v2")
+			h.do(405, "GET", "/v2/app/manifests/v2", nil)
+			h.do(200, "GET", "/v2/app/manifests/"+two, nil)
+		}
+		h.do(202, "DELETE", "/v2/app/manifests/"+one, nil)
+		restore(one, "other")
+		for _, reference := range []string{one, "other"} {
+			h.do(405, "GET", "/v2/app/manifests/"+reference, nil)
+		}
+	})
+}
+
+// A manifest to which more refers than one deletion may take is not deleted.
+func TestTooManyReferrers(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso")
+		d := string(name.DigestOf(h.image("app", "v1", "a")))
+		w.write(func(tx *meta.Tx) error {
+			_, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us)
+ SELECT id, 'sha256:' || i, '`+mediaImage+`', 'a/b', CAST($1 AS TEXT), '', '', 1, 1 FROM repositories, (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001) SELECT i FROM n) AS many`, d)
+			return err
+		})
+		if a := h.do(405, "DELETE", "/v2/app/manifests/"+d, nil); !strings.Contains(string(a.body), "10000") {
+			t.Errorf("%s", a.body)
+		}
+		h.do(200, "GET", "/v2/app/manifests/v1", nil)
+		w.write(func(tx *meta.Tx) error {
+			_, err := tx.Exec(`DELETE FROM manifests WHERE digest = 'sha256:1'`)
+			return err
+		})
+		h.do(202, "DELETE", "/v2/app/manifests/"+d, nil)
+		if n := w.count("manifests"); n != 0 {
+			t.Errorf("%d manifests are left", n)
 		}
 	})
 }
@@ -147,6 +305,29 @@ func TestDeletedTagsInPages(t *testing.T) {
 	})
 }
 
+// A deleted tag is forgotten when its days are over, though its manifest is there.
+func TestDeletedTagsAreForgotten(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		m := h.image("app", "kept", "a")
+		for _, tag := range []string{"old", "new"} {
+			h.manifest("app", tag, mediaImage, m)
+			w.age(8)
+			h.do(202, "DELETE", "/acr/v1/app/_tags/"+tag, nil)
+		}
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != 0 {
+			t.Errorf("%d manifests were deleted: %v", n, err)
+		}
+		if b := h.bin(t, "app/_tags"); len(b.Tags) != 1 || b.Tags[0].Tag != "new" {
+			t.Errorf("in the bin: %+v", b)
+		}
+		if gone := w.records(h.row.ID, func(r audit.Record) bool { return r.Rule == "softDeletePolicy" }); len(gone) != 1 || gone[0].Reference != "old" {
+			t.Errorf("on record: %+v", gone)
+		}
+		h.whole(t, "app", "kept")
+	})
+}
+
 // A role that pulls, pushes or deletes does not look into the bin; tokens of scope maps neither.
 func TestRightsOnDeleted(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
@@ -180,8 +361,12 @@ func TestRetention(t *testing.T) {
 		h.manifest("app", "", mediaImage, signature)
 		h.acr(t, 200, "PATCH", "app/_manifests/"+digest(locked), `{"deleteEnabled":false}`)
 		h.image("app", "moving", "other") // the tag leaves its manifest
-		if n, err := w.reg.Purge(context.Background()); err != nil || n != 2 {
-			t.Errorf("%d were deleted, want loose and moved: %v", n, err)
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != 1 {
+			t.Errorf("%d were deleted, want moved: %v", n, err)
+		}
+		w.pass()
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != 1 {
+			t.Errorf("%d were deleted, want loose: %v", n, err)
 		}
 		for what, m := range map[string][]byte{"loose": loose, "moved": moved} {
 			if h.send(h.request("GET", "/v2/app/manifests/"+digest(m), nil)).status != 404 {
@@ -205,5 +390,21 @@ func TestRetention(t *testing.T) {
 		if n, err := w.reg.Purge(context.Background()); err != nil || n != 0 {
 			t.Errorf("without the policy %d were deleted: %v", n, err)
 		}
+	})
+}
+
+// retentionPolicy of no days leaves a client the time to push an index, whether its platforms are new or were there.
+func TestRetentionDuringAPush(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.Retention, r.RetentionSince = true, time.Now().Add(-time.Hour) })
+		one := h.image("app", "", "a")
+		w.pass()
+		h.manifest("app", "", mediaImage, one)
+		two := h.image("app", "", "b")
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != 0 {
+			t.Errorf("%d were deleted: %v", n, err)
+		}
+		h.manifest("app", "all", mediaIndex, indexOf(one, two))
+		h.whole(t, "app", "all")
 	})
 }

@@ -425,7 +425,7 @@ func (p *importer) walk(tx *meta.Tx, repository string) ([]part, error) {
 	return whole, nil
 }
 
-// copyPart adds the rows of one piece of content. What the target has already stays.
+// copyPart adds the rows of one piece of content. A manifest that the target has already stays, but what it names may have come since.
 func copyPart(tx *meta.Tx, from, to string, c part, quarantine bool) error {
 	state := ""
 	if quarantine {
@@ -435,12 +435,15 @@ func copyPart(tx *meta.Tx, from, to string, c part, quarantine bool) error {
 	if !c.manifest {
 		return linkBlob(tx, to, c.Digest, c.Size)
 	}
-	n, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us,
-  config_media_type, architecture, os, image_size, updated_us, untagged_us, quarantine)
+	_, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us,
+  config_media_type, architecture, os, image_size, updated_us, untagged_us, pushed_us, quarantine)
  SELECT CAST($1 AS TEXT), digest, media_type, artifact_type, subject, annotations, config_digest, size, CAST($2 AS BIGINT),
-  config_media_type, architecture, os, image_size, CAST($2 AS BIGINT), CAST($2 AS BIGINT), CAST($5 AS TEXT)
- FROM manifests WHERE repository = $3 AND digest = $4 ON CONFLICT (repository, digest) DO NOTHING`, to, now, from, string(c.Digest), state)
-	if err != nil || n == 0 {
+  config_media_type, architecture, os, image_size, CAST($2 AS BIGINT), CAST($2 AS BIGINT), CAST($2 AS BIGINT), CAST($5 AS TEXT)
+ FROM manifests WHERE repository = $3 AND digest = $4`+pushedAgain, to, now, from, string(c.Digest), state)
+	if err == nil {
+		err = notDeleted(tx, to, c.Digest)
+	}
+	if err != nil {
 		return err
 	}
 	_, err = tx.Exec(`INSERT INTO manifest_refs (repository, digest, child, kind)

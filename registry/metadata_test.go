@@ -247,6 +247,7 @@ func TestLocksBeatPolicies(t *testing.T) {
 		h.change(func(r *meta.RegistryRow) { r.Retention, r.RetentionDays, r.RetentionSince = true, 0, time.Now() })
 		h.image("app", "v1", "a")
 		h.image("app", "", "loose")
+		w.pass()
 		for _, lock := range []string{"deleteEnabled", "writeEnabled"} {
 			h.acr(t, 200, "PATCH", "app", `{"`+lock+`":false}`)
 			purged("retentionPolicy, "+lock, 0)
@@ -268,10 +269,7 @@ func TestLocksBeatPolicies(t *testing.T) {
 		restore(405, `{"tag":"v1"}`)
 		h.do(404, "GET", "/v2/app/manifests/"+d, nil)
 		h.acr(t, 200, "PATCH", "app/_tags/v1", `{"writeEnabled":true}`)
-		w.write(func(tx *meta.Tx) error {
-			_, err := tx.Exec(`UPDATE deleted_manifests SET deleted_us = deleted_us - $1`, (8 * 24 * time.Hour).Microseconds())
-			return err
-		})
+		w.age(8)
 		for _, lock := range []string{"deleteEnabled", "writeEnabled"} {
 			h.acr(t, 200, "PATCH", "app", `{"`+lock+`":false}`)
 			purged("softDeletePolicy, "+lock, 0)
@@ -287,6 +285,38 @@ func TestLocksBeatPolicies(t *testing.T) {
 		h.do(405, "GET", "/v2/app/manifests/new", nil)
 		h.acr(t, 200, "PATCH", "app", `{"readEnabled":true}`)
 		h.do(200, "GET", "/v2/app/manifests/new", nil)
+	})
+}
+
+// What a locked image needs is not deleted from under it: no layer, and no platform of a locked index. Nor is what something in the bin needs.
+func TestPartsOfWhatIsLocked(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		one, two := h.image("app", "", "a"), h.image("app", "", "b")
+		index := indexOf(one, two)
+		h.manifest("app", "all", mediaIndex, index)
+		layer := string(name.DigestOf([]byte("layer of a")))
+		h.scopeMap("deleters", "repositories/app/content/delete")
+		k := h.token(t, "ci-token", "deleters")
+		for _, at := range []string{"app/_manifests/" + string(name.DigestOf(one)), "app/_manifests/" + string(name.DigestOf(index)), "app/_tags/all"} {
+			for _, lock := range []string{"deleteEnabled", "writeEnabled"} {
+				h.acr(t, 200, "PATCH", at, `{"`+lock+`":false}`)
+				for _, path := range []string{"blobs/" + layer, "manifests/" + string(name.DigestOf(one))} {
+					if a := k.do(405, "DELETE", "/v2/app/"+path, nil); !strings.Contains(string(a.body), lock+" of the ") {
+						t.Errorf("DELETE %s: %s", path, a.body)
+					}
+				}
+				h.acr(t, 200, "PATCH", at, `{"`+lock+`":true}`)
+			}
+		}
+		h.whole(t, "app", "all")
+		k.do(202, "DELETE", "/v2/app/manifests/"+string(name.DigestOf(index)), nil)
+		if a := k.do(405, "DELETE", "/v2/app/blobs/"+layer, nil); !strings.Contains(string(a.body), "softDeletePolicy") {
+			t.Errorf("%s", a.body)
+		}
+		w.age(8)
+		must[int](t)(w.reg.Purge(context.Background()))
+		k.do(202, "DELETE", "/v2/app/blobs/"+layer, nil)
 	})
 }
 

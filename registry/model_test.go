@@ -17,8 +17,10 @@ import (
 	"time"
 
 	"github.com/embargo-registry/embargo/blob"
+	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/registry"
 )
 
 // modelSteps is how many steps the model test takes on SQLite; PostgreSQL takes a tenth.
@@ -39,7 +41,8 @@ type model struct {
 	bin  map[string]bool // whose manifest was deleted and can be restored
 	half map[string]bool // whose blobs were pushed or mounted a moment ago, and whose manifest will be
 	// bins says whether softDeletePolicy is enabled.
-	bins bool
+	bins     bool
+	importer identity.Caller
 }
 
 const modelImages = 6
@@ -73,6 +76,8 @@ func (m *model) step() {
 		}
 	case 25:
 		m.seldom(repo)
+	case 26:
+		m.importFrom(modelRepos[m.r.IntN(len(modelRepos))], repo, image)
 	default:
 		m.pull(repo, image)
 	}
@@ -108,6 +113,24 @@ func (m *model) pushRest(repo, image string) {
 	m.held[key] = true
 	delete(m.half, key)
 	delete(m.bin, key)
+}
+
+// importFrom imports from another repository of the registry.
+func (m *model) importFrom(from, repo, image string) {
+	if !m.held[from+"/"+image] {
+		return
+	}
+	finish, err := m.w.reg.Halves(context.Background(), registry.Import{Source: m.h.row.ID, Target: m.h.row.ID, Image: name.Reference{Repository: name.Repository(from), Tag: name.Tag("t" + image)},
+		Tags: []name.Reference{{Repository: name.Repository(repo), Tag: name.Tag("t" + image)}}, Force: true}, m.importer)
+	if err == nil {
+		err = finish()
+	}
+	if err != nil {
+		m.t.Fatalf("from %s into %s/%s: %v", from, repo, image, err)
+	}
+	m.held[repo+"/"+image] = true
+	delete(m.half, repo+"/"+image)
+	delete(m.bin, repo+"/"+image)
 }
 
 func (m *model) delete(repo, image string) {
@@ -180,10 +203,7 @@ func (m *model) seldom(repo string) {
 
 // emptyBin lets the days of softDeletePolicy pass.
 func (m *model) emptyBin() {
-	m.w.write(func(tx *meta.Tx) error {
-		_, err := tx.Exec(`UPDATE deleted_manifests SET deleted_us = deleted_us - $1`, (8 * 24 * time.Hour).Microseconds())
-		return err
-	})
+	m.w.age(8)
 	if _, err := m.w.reg.Purge(context.Background()); err != nil {
 		m.t.Fatal(err)
 	}
@@ -230,6 +250,9 @@ func (w *world) pass() {
 	w.write(func(tx *meta.Tx) error {
 		_, err := tx.Exec(`UPDATE blob_links SET touched_us = touched_us - $1`, hours)
 		if err == nil {
+			_, err = tx.Exec(`UPDATE manifests SET pushed_us = pushed_us - $1 WHERE pushed_us > 0`, hours)
+		}
+		if err == nil {
 			_, err = tx.Exec(`UPDATE blobs SET freed_us = freed_us - $1 WHERE freed_us > 0`, hours)
 		}
 		return err
@@ -242,7 +265,7 @@ func (w *world) pass() {
 	}
 }
 
-// Whatever is pushed at once or in parts, mounted, deleted, restored, collected and cut short in whatever order: what a repository holds is served whole, what can be restored is, who
+// Whatever is pushed at once or in parts, mounted, imported, deleted, restored, collected and cut short in whatever order: what a repository holds is served whole, what can be restored is, who
 // is pushing is not disturbed, and what nothing names goes from the disk. The seed is printed.
 func TestCollectModel(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
@@ -250,6 +273,8 @@ func TestCollectModel(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
 		m := &model{t: t, w: w, h: h, r: rand.New(rand.NewPCG(seed, 1)), held: map[string]bool{}, bin: map[string]bool{}, half: map[string]bool{}, bins: true}
+		p, _ := w.principal("importer", "/subscriptions/"+w.first.Subscription, identity.RoleContributor)
+		m.importer = w.caller(p)
 		n := modelSteps()
 		if w.db.Postgres() {
 			n /= 10

@@ -141,16 +141,17 @@ func lock(tx *meta.Tx, registry string, repo name.Repository) (repository, error
 	return r, err
 }
 
-// open finds a repository, or makes it, for adding a blob: adding excludes nobody. Errors: as take.
+// open finds a repository, or makes it, for adding a blob: adding excludes nobody but who deletes the repository. Errors: as take.
 func (s *Service) open(tx *meta.Tx, registry string, repo name.Repository) (repository, error) {
-	r, err := find(tx, registry, repo)
-	if err != nil {
-		return r, err
+	var r repository
+	err := tx.Keep(`SELECT id, locks FROM repositories WHERE registry = $1 AND name = $2`, registry, string(repo)).Scan(&r.id, &r.locks)
+	if errors.Is(err, meta.ErrNotFound) {
+		return s.take(tx, registry, repo)
 	}
-	if r.id != "" {
-		return r, r.locks.forbids(noWrite, repositoryCalled(repo))
+	if err == nil {
+		err = r.locks.forbids(noWrite, repositoryCalled(repo))
 	}
-	return s.take(tx, registry, repo)
+	return r, err
 }
 
 func (s *Service) newID() (string, error) {

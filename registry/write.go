@@ -249,19 +249,22 @@ func member(tx *meta.Tx, repository string, r ref) (size int64, ok bool, err err
 	return size, err == nil, err
 }
 
-// insertManifest adds a manifest's rows, without a tag. One that is there already stays as it is: its bytes are the same.
+// pushedAgain is for a manifest that is there: what has no tag counts as new.
+const pushedAgain = ` ON CONFLICT (repository, digest) DO UPDATE SET untagged_us = excluded.untagged_us, pushed_us = excluded.pushed_us WHERE manifests.untagged_us <> 0`
+
+// insertManifest adds a manifest's rows, without a tag. One that is there already stays as it is, because its bytes are the same, but what it names may have come since.
 func insertManifest(tx *meta.Tx, repository string, m manifest, d name.Digest, size int64) error {
 	now := meta.Micros(tx.Now())
-	n, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us,
-  config_media_type, architecture, os, image_size, updated_us, untagged_us, quarantine)
- VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT (repository, digest) DO NOTHING`,
+	_, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us,
+  config_media_type, architecture, os, image_size, updated_us, untagged_us, pushed_us, quarantine)
+ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16)`+pushedAgain,
 		repository, string(d), m.mediaType, m.artifactType, string(m.subject), m.annotations, string(m.config), size, now,
 		m.configType, m.architecture, m.os, m.total+size, now, now, m.quarantine)
-	if err != nil || n == 0 {
+	if err != nil {
 		return err
 	}
-	if _, err := tx.Exec(`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`, repository, string(d)); err != nil {
-		return err // it is back
+	if err := notDeleted(tx, repository, d); err != nil {
+		return err
 	}
 	for _, r := range m.refs {
 		_, err := tx.Exec(`INSERT INTO manifest_refs (repository, digest, child, kind) VALUES ($1, $2, $3, $4) ON CONFLICT (repository, digest, child, kind) DO NOTHING`,
@@ -296,7 +299,7 @@ func setTag(tx *meta.Tx, repository string, to name.Reference) (was name.Digest,
 
 // untagged notes when a manifest lost its last tag, if it has none.
 func untagged(tx *meta.Tx, repository string, d name.Digest) error {
-	_, err := tx.Exec(`UPDATE manifests SET untagged_us = $1 WHERE repository = $2 AND digest = $3 AND NOT EXISTS
+	_, err := tx.Exec(`UPDATE manifests SET untagged_us = $1, pushed_us = 0 WHERE repository = $2 AND digest = $3 AND NOT EXISTS
  (SELECT 1 FROM tags WHERE repository = manifests.repository AND digest = manifests.digest)`, meta.Micros(tx.Now()), repository, string(d))
 	return err
 }

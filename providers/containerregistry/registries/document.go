@@ -106,7 +106,7 @@ type trust struct {
 type retention struct {
 	Days    int       `json:"days" default:"7" min:"0" max:"365" stance:"acts" doc:"For how many days a manifest without a tag is kept."`
 	Updated time.Time `json:"lastUpdatedTime" arm:"readonly"`
-	Status  string    `json:"status" enum:"enabled|disabled" default:"disabled" stance:"acts" doc:"enabled (Premium): manifests that lose their last tag from then on are deleted after so many days, unless they are locked, or belong to an index or to a subject that is there."`
+	Status  string    `json:"status" enum:"enabled|disabled" default:"disabled" stance:"acts" doc:"enabled (Premium): manifests that lose their last tag from then on are deleted after so many days, unless they are locked, or belong to an index or to a subject that is there. One that never had a tag is kept for an hour after its last push at least."`
 }
 
 type export struct {
