@@ -3,13 +3,16 @@
 package registry_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 
 	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/registry"
 )
 
 // The roles for content in quarantine, by their ids in Azure.
@@ -98,5 +101,47 @@ func TestQuarantine(t *testing.T) {
 		if marks := w.records(h.row.ID, func(r audit.Record) bool { return strings.HasSuffix(r.Action, "quarantine/write") }); len(marks) != 2 {
 			t.Errorf("%d changes of state are on record", len(marks))
 		}
+	})
+}
+
+// No import carries out what is in quarantine: not as an image, not as what an image names, not when it failed between the halves.
+func TestImportOfHeldContent(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		src, dst := w.registry("source", func(r *meta.RegistryRow) { r.Quarantine = true }), w.registry("target")
+		writer := src.logged("judge", identity.RoleAcrPull, roleQuarantineWriter)
+		set := func(d name.Digest, state string) {
+			t.Helper()
+			writer.do(200, "PATCH", "/acr/v1/app/_manifests/"+string(d), []byte(`{"quarantineState":"`+state+`"}`))
+		}
+		good, evil := src.image("app", "", "good"), src.image("app", "evil", "evil")
+		index := indexOf(good, evil)
+		src.manifest("app", "all", mediaIndex, index)
+		di, de := name.DigestOf(index), name.DigestOf(evil)
+		p, _ := w.principal("importer", "/subscriptions/"+w.first.Subscription, identity.RoleContributor)
+		begin := func(tag string) (func() error, error) {
+			i := registry.Import{Source: src.row.ID, Target: dst.row.ID, Image: ref(t, "app:"+tag), Tags: []name.Reference{ref(t, "app:"+tag)}}
+			return w.reg.Halves(context.Background(), i, w.caller(p))
+		}
+		for tag, d := range map[string]name.Digest{"all": di, "evil": de} {
+			if _, err := begin(tag); !fault.Is(err, fault.InvalidParameters) {
+				t.Errorf("%s, held: %v", tag, err)
+			}
+			set(d, "Passed")
+			second := must[func() error](t)(begin(tag))
+			set(de, "Failed")
+			if err := second(); !fault.Is(err, fault.InvalidParameters) {
+				t.Errorf("%s, failed between the halves: %v", tag, err)
+			}
+			if _, err := begin(tag); !fault.Is(err, fault.InvalidParameters) || !strings.Contains(err.Error(), string(de)) && tag == "all" {
+				t.Errorf("%s, after it failed: %v", tag, err)
+			}
+			dst.refused(t, 404, "MANIFEST_UNKNOWN", "GET", "/v2/app/manifests/"+string(de), nil)
+			set(de, "Quarantined")
+		}
+		set(de, "Passed")
+		if err := must[func() error](t)(begin("all"))(); err != nil {
+			t.Error(err)
+		}
+		dst.whole(t, "app", "all")
 	})
 }
