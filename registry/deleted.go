@@ -55,7 +55,7 @@ func (s *Service) dropTag(tx *meta.Tx, registry, repository string, t name.Tag, 
 
 // DeletedRepositories lists the repositories that hold something deleted. Errors: see oci.Bin.
 func (s *Service) DeletedRepositories(ctx context.Context, c oci.Call, last string, n int) (list []string, more bool, err error) {
-	err = s.releaseNames(ctx, c, "", "_deleted/_catalog", func(tx *meta.Tx) error {
+	err = s.releaseNames(ctx, c, "", "_deleted/_catalog", func(tx *meta.Tx, c oci.Call) error {
 		by := bytewise(tx, "name")
 		list, more, err = names(tx, n, `SELECT name FROM repositories WHERE registry = $1 AND `+by+` > $2
  AND EXISTS (SELECT 1 FROM deleted_manifests WHERE repository = repositories.id) ORDER BY `+by+` LIMIT $3`, c.Registry.ID, last)
@@ -66,7 +66,7 @@ func (s *Service) DeletedRepositories(ctx context.Context, c oci.Call, last stri
 
 // DeletedManifests lists a repository's deleted manifests by digest. Errors: see oci.Bin.
 func (s *Service) DeletedManifests(ctx context.Context, c oci.Call, repo name.Repository, p oci.Page) (list []oci.DeletedManifest, more bool, err error) {
-	err = s.releaseNames(ctx, c, repo, "_deleted/_manifests", func(tx *meta.Tx) error {
+	err = s.releaseNames(ctx, c, repo, "_deleted/_manifests", func(tx *meta.Tx, c oci.Call) error {
 		list, more = nil, false
 		r, err := find(tx, c.Registry.ID, repo)
 		if err != nil {
@@ -99,7 +99,7 @@ func (s *Service) DeletedManifests(ctx context.Context, c oci.Call, repo name.Re
 // DeletedTags lists a repository's deleted tags by name, and those of one name by digest. Errors: see oci.Bin.
 func (s *Service) DeletedTags(ctx context.Context, c oci.Call, repo name.Repository, p oci.Page) (list []oci.DeletedTag, more bool, err error) {
 	tag, digest, _ := strings.Cut(p.Last, "@")
-	err = s.releaseNames(ctx, c, repo, "_deleted/_tags", func(tx *meta.Tx) error {
+	err = s.releaseNames(ctx, c, repo, "_deleted/_tags", func(tx *meta.Tx, c oci.Call) error {
 		list, more = nil, false
 		r, err := find(tx, c.Registry.ID, repo)
 		if err != nil {

@@ -27,7 +27,7 @@ func (s *Service) look(ctx context.Context, c oci.Call, repo name.Repository, wh
 	if gone == nil {
 		gone = unknownRepository(repo)
 	}
-	return s.releaseNames(ctx, c, repo, what, func(tx *meta.Tx) error {
+	return s.releaseNames(ctx, c, repo, what, func(tx *meta.Tx, c oci.Call) error {
 		r, err := find(tx, c.Registry.ID, repo)
 		if err != nil {
 			return err
