@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 )
@@ -214,7 +215,7 @@ type changeBody struct {
 	QuarantineDetails *string `json:"quarantineDetails"`
 }
 
-// changeAttributes sets locks and answers as the look at the thing does.
+// changeAttributes sets locks and answers as the look at the thing does, or, who may not look at it, with its repository's name alone.
 func (x *exchange) changeAttributes() error {
 	content, err := io.ReadAll(io.LimitReader(x.r.Body, formLimit+1))
 	if err != nil {
@@ -231,6 +232,17 @@ func (x *exchange) changeAttributes() error {
 	if err := x.s.o.Registry.SetAttributes(x.r.Context(), x.call, x.at.reference(), change); err != nil {
 		return err
 	}
+	looks := false
+	err = x.s.o.DB.Read(x.r.Context(), func(tx *meta.Tx) (err error) {
+		looks, err = x.may(tx, x.call.Caller, "repository", string(x.at.repository), "metadata_read")
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case !looks:
+		return x.json(http.StatusOK, x.item())
+	}
 	switch x.at.kind {
 	case kindAcrTag:
 		return x.showTag()
@@ -240,7 +252,8 @@ func (x *exchange) changeAttributes() error {
 	return x.showRepository()
 }
 
-// mayChange asks for the rights to a change: locks take the right to write metadata, the state of quarantine the right to content in quarantine.
+// mayChange asks for the rights to a change: locks take the right to write metadata, the state of quarantine the right to content in quarantine. A token's scope must have
+// metadata_write for both.
 func (x *exchange) mayChange(c Change) error {
 	quarantine := c.Quarantine != nil || c.QuarantineDetails != nil
 	if quarantine && x.at.kind != kindAcrManifest {
@@ -258,6 +271,9 @@ func (x *exchange) mayChange(c Change) error {
 			}
 			if !ok {
 				return fault.New(fault.Denied, "requested access to the resource is denied: to change the state of quarantine takes the role AcrQuarantineWriter, or one that has its rights").Carrying(x.wanted(toMark))
+			}
+			if !x.call.Caller.Within(x.at.repository, identity.MetadataWrite) {
+				return x.challenge(toMark, "insufficient_scope", nil)
 			}
 		}
 		if locks {

@@ -104,6 +104,32 @@ func TestQuarantine(t *testing.T) {
 	})
 }
 
+// A token changes the state of quarantine within its scope alone, and its answer describes nothing that the token may not read.
+func TestQuarantineOfATokensScope(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.Quarantine = true })
+		at := "/acr/v1/app/_manifests/" + string(name.DigestOf(h.image("app", "v1", "a")))
+		writer := h.logged("judge", identity.RoleAcrPull, roleQuarantineWriter)
+		passed := []byte(`{"quarantineState":"Passed"}`)
+		for _, scope := range []string{"", "repository:other:metadata_write", "repository:app:pull,metadata_read"} {
+			a := h.as(w.tokenOf(writer, scope)).do(401, "PATCH", at, passed)
+			if c := a.Get("WWW-Authenticate"); !strings.Contains(c, `scope="repository:app:metadata_write",error="insufficient_scope"`) {
+				t.Errorf("of the scope %q: %s", scope, c)
+			}
+		}
+		const write = "repository:app:metadata_write"
+		for scope, shown := range map[string]bool{write: false, write + ",metadata_read": true} {
+			marker := h.as(w.tokenOf(writer, scope))
+			if a := marker.do(200, "PATCH", at, passed); strings.Contains(string(a.body), "sha256:") != shown {
+				t.Errorf("of the scope %s: %s", scope, a.body)
+			}
+			if a := marker.send(marker.request("PATCH", at, strings.NewReader(`{"writeEnabled":false}`))); a.status == 200 {
+				t.Errorf("the scope %s locks: %s", scope, a.body)
+			}
+		}
+	})
+}
+
 // No import carries out what is in quarantine: not as an image, not as what an image names, not when it failed between the halves.
 func TestImportOfHeldContent(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
