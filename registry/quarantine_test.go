@@ -4,6 +4,10 @@ package registry_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,8 +102,71 @@ func TestQuarantine(t *testing.T) {
 		if a := pusher.do(200, "GET", "/v2/app/referrers/"+d, nil); strings.Contains(string(a.body), "a/b") {
 			t.Errorf("what refers to it is in quarantine still: %s", a.body)
 		}
-		if marks := w.records(h.row.ID, func(r audit.Record) bool { return strings.HasSuffix(r.Action, "quarantine/write") }); len(marks) != 2 {
-			t.Errorf("%d changes of state are on record", len(marks))
+		if marks := w.records(h.row.ID, func(r audit.Record) bool { return strings.HasSuffix(r.Action, "quarantine/write") }); len(marks) != 3 {
+			t.Errorf("%d changes of state are on record, of an index that failed and passed, and of what it names", len(marks))
+		}
+	})
+}
+
+// The state of an index is that of what it names, each on record and told, but of what failed: that is said of a manifest alone.
+func TestQuarantineOfWhatAnIndexNames(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.Quarantine = true })
+		l := listen(t, w)
+		l.hook(t, h, "all", "", "push", "quarantine")
+		writer := h.logged("judge", identity.RoleAcrPull, roleQuarantineWriter)
+		good, evil := h.platformImage("app", "good", "amd64"), h.platformImage("app", "evil", "arm64")
+		inner := indexOf(good, evil)
+		h.manifest("app", "inner", mediaIndex, inner)
+		index := indexOf(inner, good)
+		h.manifest("app", "all", mediaIndex, index)
+		dg, di := string(name.DigestOf(good)), string(name.DigestOf(index))
+		set := func(digest, state string) {
+			t.Helper()
+			writer.do(200, "PATCH", "/acr/v1/app/_manifests/"+digest, []byte(`{"quarantineState":"`+state+`","quarantineDetails":"said of `+digest+`"}`))
+		}
+		tags := func(all, inner, good int) {
+			t.Helper()
+			for tag, status := range map[string]int{"all": all, "inner": inner, "good": good, "evil": 404} {
+				h.do(status, "GET", "/v2/app/manifests/"+tag, nil)
+			}
+		}
+		set(string(name.DigestOf(evil)), "Failed")
+		set(di, "Passed")
+		tags(200, 200, 200)
+		set(di, "Failed") // nobody has said that of what it names
+		tags(404, 404, 404)
+		set(dg, "Passed")
+		tags(404, 404, 200)
+		set(di, "Passed")
+		tags(200, 200, 200)
+
+		var marks []string
+		for _, r := range w.records(h.row.ID, func(r audit.Record) bool { return strings.HasSuffix(r.Action, "quarantine/write") && r.Digest == dg }) {
+			var before, after struct{ QuarantineState string }
+			if err := errors.Join(json.Unmarshal(r.Before, &before), json.Unmarshal(r.After, &after)); err != nil {
+				t.Fatal(err)
+			}
+			marks = append(marks, before.QuarantineState+" "+after.QuarantineState+" "+r.Reference)
+		}
+		slices.Sort(marks)
+		by := " named by " + di
+		if want := []string{"Passed Quarantined" + by, "Quarantined Passed ", "Quarantined Passed" + by}; !slices.Equal(marks, want) {
+			t.Errorf("on record of what the index names: %q, want %q", marks, want)
+		}
+		l.deliver(t)
+		pushes := map[string]int{}
+		for range 4 + 3 + 3 { // four are put into quarantine, three pass, twice
+			if p := l.next(t); p.Action == "push" {
+				pushes[p.Target.Tag]++
+			}
+		}
+		if want := map[string]int{"all": 2, "inner": 2, "good": 2}; !maps.Equal(pushes, want) {
+			t.Errorf("told as pushed: %v, want %v", pushes, want)
+		}
+		l.quiet(t)
+		if len(l.got) != 0 {
+			t.Errorf("%d more events", len(l.got))
 		}
 	})
 }
