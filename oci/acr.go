@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/embargo-registry/embargo/fault"
@@ -136,7 +137,8 @@ func (x *exchange) listTags() error {
 		bodies[i] = t.body()
 	}
 	if more && len(list) > 0 {
-		x.acrNext("/_tags", string(list[len(list)-1].Name), p)
+		last := list[len(list)-1]
+		x.acrNext("/_tags", string(last.Name), last.Updated, p)
 	}
 	all := x.item()
 	all.Tags = &bodies
@@ -157,7 +159,8 @@ func (x *exchange) listManifests() error {
 		bodies[i] = m.body()
 	}
 	if more && len(list) > 0 {
-		x.acrNext("/_manifests", string(list[len(list)-1].Digest), p)
+		last := list[len(list)-1]
+		x.acrNext("/_manifests", string(last.Digest), last.Updated, p)
 	}
 	all := x.item()
 	all.Manifests = &bodies
@@ -182,15 +185,30 @@ func (x *exchange) acrPage() (Page, error) {
 	if !ok {
 		return p, fault.New(fault.PaginationInvalid, "orderby must be timeasc, timedesc or none, not %q.", clip(q.Get("orderby")))
 	}
-	p.Order = order
+	if p.Order = order; order != ByName {
+		p.Last, p.At = position(last)
+	}
 	if d := q.Get("digest"); d != "" {
 		p.Digest, err = name.ParseDigest(d)
 	}
 	return p, err
 }
 
-// acrNext links to the page behind last.
-func (x *exchange) acrNext(list, last string, p Page) {
+// position reads last of a list that is ordered by time: the name alone, as a client may know it, or with its time in microseconds behind an @, as links have it.
+func position(last string) (name string, at time.Time) {
+	if i := strings.LastIndexByte(last, '@'); i >= 0 {
+		if us, err := strconv.ParseInt(last[i+1:], 10, 64); err == nil && us > 0 {
+			return last[:i], meta.FromMicros(us)
+		}
+	}
+	return last, time.Time{}
+}
+
+// acrNext links to the page behind last, which was changed at that time.
+func (x *exchange) acrNext(list, last string, at time.Time, p Page) {
+	if p.Order != ByName {
+		last += "@" + strconv.FormatInt(meta.Micros(at), 10)
+	}
 	x.acrNextOf("/acr/v1/"+string(x.at.repository)+list, last, p)
 }
 

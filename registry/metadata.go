@@ -96,8 +96,8 @@ func (s *Service) DescribeTag(ctx context.Context, c oci.Call, repo name.Reposit
 	return d, err
 }
 
-// behind is the condition that a row stands behind the last of the page before, and the order of the list. The time of last is looked up; an unknown last ends a list
-// that is ordered by time.
+// behind is the condition that a row stands behind the last of the page before, and the order of the list. Where the page does not say when last was changed, that is looked
+// up, and an unknown last ends a list that is ordered by time.
 func behind(tx *meta.Tx, table, column, repository string, p oci.Page) (where, order string, args []any, err error) {
 	by := bytewise(tx, column)
 	if p.Order == oci.ByName {
@@ -111,8 +111,10 @@ func behind(tx *meta.Tx, table, column, repository string, p oci.Page) (where, o
 	if p.Last == "" {
 		return ` AND $2 = ''`, order, []any{""}, nil
 	}
-	var updated int64
-	err = tx.Row(`SELECT updated_us FROM `+table+` WHERE repository = $1 AND `+column+` = $2`, repository, p.Last).Scan(&updated)
+	updated := meta.Micros(p.At)
+	if updated == 0 {
+		err = tx.Row(`SELECT updated_us FROM `+table+` WHERE repository = $1 AND `+column+` = $2`, repository, p.Last).Scan(&updated)
+	}
 	if errors.Is(err, meta.ErrNotFound) {
 		return ` AND $2 <> ''`, order, []any{""}, nil
 	}
