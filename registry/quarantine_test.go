@@ -197,6 +197,37 @@ func TestQuarantineOfATokensScope(t *testing.T) {
 	})
 }
 
+// A repository that holds nothing but content in quarantine answers as an absent one, and so does the bin.
+func TestQuarantineHidesRepositories(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		old := h.image("old", "v1", "before the policy")
+		h.change(func(r *meta.RegistryRow) { r.Quarantine = true })
+		m := h.image("app", "v1", "a")
+		reader := h.logged("scanner", identity.RoleOwner, roleQuarantineReader)
+		h.refused(t, 404, "NAME_UNKNOWN", "GET", "/v2/app/tags/list", nil)
+		reader.do(200, "GET", "/v2/app/tags/list", nil)
+		bin := func(as *host, repo string, want [3]int) { // whether it is in the catalog, its manifests, its tags
+			t.Helper()
+			got := [3]int{0, len(as.bin(t, repo+"/_manifests").Manifests), len(as.bin(t, repo+"/_tags").Tags)}
+			if slices.Contains(as.bin(t, "_catalog").Repositories, repo) {
+				got[0] = 1
+			}
+			if got != want {
+				t.Errorf("%s sees %v of %s in the bin, want %v", as.user, got, repo, want)
+			}
+		}
+		h.do(202, "DELETE", "/acr/v1/app/_tags/v1", nil)
+		bin(h, "app", [3]int{})
+		bin(reader, "app", [3]int{0, 0, 1})
+		h.do(202, "DELETE", "/v2/app/manifests/"+string(name.DigestOf(m)), nil)
+		bin(h, "app", [3]int{})
+		bin(reader, "app", [3]int{1, 1, 1})
+		h.do(202, "DELETE", "/v2/old/manifests/"+string(name.DigestOf(old)), nil)
+		bin(h, "old", [3]int{1, 1, 1})
+	})
+}
+
 // No import carries out what is in quarantine: not as an image, not as what an image names, not when it failed between the halves.
 func TestImportOfHeldContent(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

@@ -256,33 +256,24 @@ func (s *Service) Tags(ctx context.Context, c oci.Call, repo name.Repository, la
 	var list []string
 	more := false
 	err := s.releaseNames(ctx, c, repo, "tags/list", func(tx *meta.Tx, c oci.Call) error {
+		visible, err := s.visible(tx, c)
+		if err != nil {
+			return err
+		}
 		var id string
-		err := tx.Row(`SELECT id FROM repositories WHERE registry = $1 AND name = $2
- AND EXISTS (SELECT 1 FROM manifests WHERE repository = repositories.id)`, c.Registry.ID, string(repo)).Scan(&id)
+		err = tx.Row(`SELECT id FROM repositories WHERE registry = $1 AND name = $2
+ AND EXISTS (SELECT 1 FROM manifests m WHERE m.repository = repositories.id`+visible+`)`, c.Registry.ID, string(repo)).Scan(&id)
 		if errors.Is(err, meta.ErrNotFound) {
 			return unknownRepository(repo)
 		}
 		if err != nil {
 			return err
 		}
-		visible, err := s.visibleTags(tx, c)
-		if err != nil {
-			return err
-		}
 		by := bytewise(tx, "name")
-		list, more, err = names(tx, n, `SELECT name FROM tags WHERE repository = $1 AND `+by+` > $2 AND (locks & 4) = 0`+visible+` ORDER BY `+by+` LIMIT $3`, id, last)
+		list, more, err = names(tx, n, `SELECT name FROM tags WHERE repository = $1 AND `+by+` > $2 AND (locks & 4) = 0`+ofTags(visible)+` ORDER BY `+by+` LIMIT $3`, id, last)
 		return err
 	})
 	return list, more, err
-}
-
-// visibleTags is the condition on tags that a call may see.
-func (s *Service) visibleTags(tx *meta.Tx, c oci.Call) (string, error) {
-	visible, err := s.visible(tx, c)
-	if visible == "" || err != nil {
-		return "", err
-	}
-	return ofTags(visible), nil
 }
 
 // names reads at most n names; query's last parameter is its limit.
