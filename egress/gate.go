@@ -138,6 +138,9 @@ type Decision struct {
 	valid bool
 }
 
+// Registry is the row that the decision was made by.
+func (d Decision) Registry() meta.RegistryRow { return d.row }
+
 // shareKey is what one decision on record covers: the SHA-256 of its parts, so that what is remembered of many takes little.
 type shareKey [sha256.Size]byte
 

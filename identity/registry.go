@@ -61,7 +61,7 @@ func (s *Service) CanRepository(tx *meta.Tx, c Caller, row meta.RegistryRow, rep
 }
 
 // CanQuarantine reports whether the caller may read content in quarantine, or change its state. A token's scope can't say so: it is a matter of the caller's rights alone, which the
-// admin user and the registry's own tokens do not have.
+// admin user and the registry's own tokens do not have. Whether a token reaches the repository is asked besides: to change the state takes metadata_write.
 func (s *Service) CanQuarantine(tx *meta.Tx, c Caller, row meta.RegistryRow, write bool) (bool, error) {
 	switch c.Type {
 	case AdminUser, Anonymous, TokenUser:
@@ -234,6 +234,9 @@ func (s *Service) grantAction(tx *meta.Tx, row meta.RegistryRow, c Caller, a Acc
 	}
 	for _, v := range wanted {
 		ok, err := s.CanRepository(tx, c, row, name.Repository(a.Name), v)
+		if err == nil && !ok && v == MetadataWrite { // the state of quarantine is metadata, which another right changes
+			ok, err = s.CanQuarantine(tx, c, row, true)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -80,6 +80,11 @@ func parseScope(s string) (Access, bool) {
 	return a, len(a.Actions) > 0
 }
 
+// Within reports whether the scope of the caller's token, if it has one, leaves room for a verb on a repository. The right to it is another question.
+func (c Caller) Within(repo name.Repository, verb Verb) bool {
+	return narrowedTo(c, "repository", string(repo), string(verb))
+}
+
 // narrowedTo reports whether a token's own scope leaves room for an action.
 func narrowedTo(c Caller, typ, name, action string) bool {
 	if !c.Narrowed {

@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 )
@@ -135,7 +137,8 @@ func (x *exchange) listTags() error {
 		bodies[i] = t.body()
 	}
 	if more && len(list) > 0 {
-		x.acrNext("/_tags", string(list[len(list)-1].Name), p)
+		last := list[len(list)-1]
+		x.acrNext("/_tags", string(last.Name), last.Updated, p)
 	}
 	all := x.item()
 	all.Tags = &bodies
@@ -156,7 +159,8 @@ func (x *exchange) listManifests() error {
 		bodies[i] = m.body()
 	}
 	if more && len(list) > 0 {
-		x.acrNext("/_manifests", string(list[len(list)-1].Digest), p)
+		last := list[len(list)-1]
+		x.acrNext("/_manifests", string(last.Digest), last.Updated, p)
 	}
 	all := x.item()
 	all.Manifests = &bodies
@@ -181,15 +185,30 @@ func (x *exchange) acrPage() (Page, error) {
 	if !ok {
 		return p, fault.New(fault.PaginationInvalid, "orderby must be timeasc, timedesc or none, not %q.", clip(q.Get("orderby")))
 	}
-	p.Order = order
+	if p.Order = order; order != ByName {
+		p.Last, p.At = position(last)
+	}
 	if d := q.Get("digest"); d != "" {
 		p.Digest, err = name.ParseDigest(d)
 	}
 	return p, err
 }
 
-// acrNext links to the page behind last.
-func (x *exchange) acrNext(list, last string, p Page) {
+// position reads last of a list that is ordered by time: the name alone, as a client may know it, or with its time in microseconds behind an @, as links have it.
+func position(last string) (name string, at time.Time) {
+	if i := strings.LastIndexByte(last, '@'); i >= 0 {
+		if us, err := strconv.ParseInt(last[i+1:], 10, 64); err == nil && us > 0 {
+			return last[:i], meta.FromMicros(us)
+		}
+	}
+	return last, time.Time{}
+}
+
+// acrNext links to the page behind last, which was changed at that time.
+func (x *exchange) acrNext(list, last string, at time.Time, p Page) {
+	if p.Order != ByName {
+		last += "@" + strconv.FormatInt(meta.Micros(at), 10)
+	}
 	x.acrNextOf("/acr/v1/"+string(x.at.repository)+list, last, p)
 }
 
@@ -214,7 +233,7 @@ type changeBody struct {
 	QuarantineDetails *string `json:"quarantineDetails"`
 }
 
-// changeAttributes sets locks and answers as the look at the thing does.
+// changeAttributes sets locks and answers as the look at the thing does, or, who may not look at it, with its repository's name alone.
 func (x *exchange) changeAttributes() error {
 	content, err := io.ReadAll(io.LimitReader(x.r.Body, formLimit+1))
 	if err != nil {
@@ -231,6 +250,17 @@ func (x *exchange) changeAttributes() error {
 	if err := x.s.o.Registry.SetAttributes(x.r.Context(), x.call, x.at.reference(), change); err != nil {
 		return err
 	}
+	looks := false
+	err = x.s.o.DB.Read(x.r.Context(), func(tx *meta.Tx) (err error) {
+		looks, err = x.may(tx, x.call.Caller, "repository", string(x.at.repository), "metadata_read")
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case !looks:
+		return x.json(http.StatusOK, x.item())
+	}
 	switch x.at.kind {
 	case kindAcrTag:
 		return x.showTag()
@@ -240,7 +270,8 @@ func (x *exchange) changeAttributes() error {
 	return x.showRepository()
 }
 
-// mayChange asks for the rights to a change: locks take the right to write metadata, the state of quarantine the right to content in quarantine.
+// mayChange asks for the rights to a change: locks take the right to write metadata, the state of quarantine the right to content in quarantine. A token's scope must have
+// metadata_write for both.
 func (x *exchange) mayChange(c Change) error {
 	quarantine := c.Quarantine != nil || c.QuarantineDetails != nil
 	if quarantine && x.at.kind != kindAcrManifest {
@@ -258,6 +289,9 @@ func (x *exchange) mayChange(c Change) error {
 			}
 			if !ok {
 				return fault.New(fault.Denied, "requested access to the resource is denied: to change the state of quarantine takes the role AcrQuarantineWriter, or one that has its rights").Carrying(x.wanted(toMark))
+			}
+			if !x.call.Caller.Within(x.at.repository, identity.MetadataWrite) {
+				return x.challenge(toMark, "insufficient_scope", nil)
 			}
 		}
 		if locks {

@@ -54,6 +54,8 @@ type Page struct {
 	Last  string
 	N     int
 	Order Order
+	// At is when Last was last changed as the page that it ended had it, so that the next begins there whatever has become of it; zero: as it is now.
+	At time.Time
 	// Digest narrows a list of tags to those of one manifest; "": all.
 	Digest name.Digest
 }

@@ -61,10 +61,14 @@ func (s *Service) dropTag(tx *meta.Tx, registry, repository string, t name.Tag) 
 
 // DeletedRepositories lists the repositories that hold something deleted. Errors: see oci.Bin.
 func (s *Service) DeletedRepositories(ctx context.Context, c oci.Call, last string, n int) (list []string, more bool, err error) {
-	err = s.releaseNames(ctx, c, "", "_deleted/_catalog", func(tx *meta.Tx) error {
+	err = s.releaseNames(ctx, c, "", "_deleted/_catalog", func(tx *meta.Tx, c oci.Call) error {
+		visible, err := s.visible(tx, c)
+		if err != nil {
+			return err
+		}
 		by := bytewise(tx, "name")
 		list, more, err = names(tx, n, `SELECT name FROM repositories WHERE registry = $1 AND `+by+` > $2
- AND EXISTS (SELECT 1 FROM deleted_manifests WHERE repository = repositories.id) ORDER BY `+by+` LIMIT $3`, c.Registry.ID, last)
+ AND EXISTS (SELECT 1 FROM deleted_manifests m WHERE m.repository = repositories.id`+visible+`) ORDER BY `+by+` LIMIT $3`, c.Registry.ID, last)
 		return err
 	})
 	return list, more, err
@@ -72,15 +76,19 @@ func (s *Service) DeletedRepositories(ctx context.Context, c oci.Call, last stri
 
 // DeletedManifests lists a repository's deleted manifests by digest. Errors: see oci.Bin.
 func (s *Service) DeletedManifests(ctx context.Context, c oci.Call, repo name.Repository, p oci.Page) (list []oci.DeletedManifest, more bool, err error) {
-	err = s.releaseNames(ctx, c, repo, "_deleted/_manifests", func(tx *meta.Tx) error {
+	err = s.releaseNames(ctx, c, repo, "_deleted/_manifests", func(tx *meta.Tx, c oci.Call) error {
 		list, more = nil, false
 		r, err := find(tx, c.Registry.ID, repo)
 		if err != nil {
 			return err
 		}
+		visible, err := s.visible(tx, c)
+		if err != nil {
+			return err
+		}
 		by := bytewise(tx, "digest")
-		rows, err := tx.Query(`SELECT digest, media_type, size, image_size, architecture, os, created_us, deleted_us FROM deleted_manifests
- WHERE repository = $1 AND `+by+` > $2 ORDER BY `+by+` LIMIT $3`, r.id, p.Last, p.N+1)
+		rows, err := tx.Query(`SELECT digest, media_type, size, image_size, architecture, os, created_us, deleted_us FROM deleted_manifests m
+ WHERE repository = $1 AND `+by+` > $2`+visible+` ORDER BY `+by+` LIMIT $3`, r.id, p.Last, p.N+1)
 		if err != nil {
 			return err
 		}
@@ -102,17 +110,30 @@ func (s *Service) DeletedManifests(ctx context.Context, c oci.Call, repo name.Re
 	return list, more, err
 }
 
+// ofDeletedTags is a condition on manifests m as one on deleted tags, whose manifest is there or was deleted too.
+func ofDeletedTags(visible string) string {
+	if visible == "" {
+		return ``
+	}
+	return ` AND EXISTS (SELECT 1 FROM manifests m WHERE m.repository = deleted_tags.repository AND m.digest = deleted_tags.digest` + visible + `
+ UNION ALL SELECT 1 FROM deleted_manifests m WHERE m.repository = deleted_tags.repository AND m.digest = deleted_tags.digest` + visible + `)`
+}
+
 // DeletedTags lists a repository's deleted tags by name, and those of one name by digest. Errors: see oci.Bin.
 func (s *Service) DeletedTags(ctx context.Context, c oci.Call, repo name.Repository, p oci.Page) (list []oci.DeletedTag, more bool, err error) {
 	tag, digest, _ := strings.Cut(p.Last, "@")
-	err = s.releaseNames(ctx, c, repo, "_deleted/_tags", func(tx *meta.Tx) error {
+	err = s.releaseNames(ctx, c, repo, "_deleted/_tags", func(tx *meta.Tx, c oci.Call) error {
 		list, more = nil, false
 		r, err := find(tx, c.Registry.ID, repo)
 		if err != nil {
 			return err
 		}
+		visible, err := s.visible(tx, c)
+		if err != nil {
+			return err
+		}
 		byName, byDigest := bytewise(tx, "name"), bytewise(tx, "digest")
-		rows, err := tx.Query(`SELECT name, digest, deleted_us FROM deleted_tags WHERE repository = $1 AND (`+byName+` > $2 OR `+byName+` = $2 AND $3 <> '' AND `+byDigest+` > $3)
+		rows, err := tx.Query(`SELECT name, digest, deleted_us FROM deleted_tags WHERE repository = $1 AND (`+byName+` > $2 OR `+byName+` = $2 AND $3 <> '' AND `+byDigest+` > $3)`+ofDeletedTags(visible)+`
  ORDER BY `+byName+`, `+byDigest+` LIMIT $4`, r.id, tag, digest, p.N+1)
 		if err != nil {
 			return err

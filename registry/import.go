@@ -159,12 +159,8 @@ func (p *importer) start(tx *meta.Tx, own verdicts) error {
 		return err
 	}
 	var err error
-	p.root, err = manifestIn(tx, p.Source, p.Image)
-	if err == nil && p.root.Quarantined && p.source.Quarantine {
-		err = unknownManifest(p.Image) // what is in quarantine goes nowhere
-	}
-	if err != nil {
-		return p.absent(err)
+	if p.root, err = p.found(tx, p.Image); err != nil {
+		return err
 	}
 	if err := p.trusted(tx, own); err != nil {
 		return err
@@ -258,6 +254,18 @@ func (p *importer) vacant(tx *meta.Tx) error {
 	return nil
 }
 
+// found is the image's root as the source holds it in tx.
+func (p *importer) found(tx *meta.Tx, at name.Reference) (oci.Descriptor, error) {
+	root, err := manifestIn(tx, p.Source, at)
+	if err == nil && root.Quarantined && p.source.Quarantine {
+		err = unknownManifest(at) // what is in quarantine goes nowhere
+	}
+	if err != nil {
+		return root, p.absent(err)
+	}
+	return root, nil
+}
+
 // absent names the source in the fault of an image that is not there.
 func (p *importer) absent(err error) error {
 	f := fault.From(err)
@@ -273,9 +281,10 @@ type part struct {
 	manifest bool
 }
 
-// partsOf lists what a manifest of the source names and the source's repository holds. Errors: InvalidParameters when something is missing.
+// partsOf lists what a manifest of the source names and the source's repository holds. Errors: InvalidParameters when something is missing or in quarantine, Unsupported
+// when it is locked.
 func (p *importer) partsOf(tx *meta.Tx, repository string, d name.Digest) ([]part, error) {
-	rows, err := tx.Query(`SELECT f.child, f.kind, COALESCE(m.media_type, ''), COALESCE(m.size, l.size, -1)
+	rows, err := tx.Query(`SELECT f.child, f.kind, COALESCE(m.media_type, ''), COALESCE(m.size, l.size, -1), COALESCE(m.quarantine, ''), COALESCE(m.locks, 0)
  FROM manifest_refs f
  LEFT JOIN manifests m ON m.repository = f.repository AND m.digest = f.child AND f.kind = 'manifest'
  LEFT JOIN blob_links l ON l.repository = f.repository AND l.digest = f.child
@@ -287,13 +296,21 @@ func (p *importer) partsOf(tx *meta.Tx, repository string, d name.Digest) ([]par
 	var parts []part
 	for rows.Next() {
 		var c part
-		var kind string
-		if err := rows.Scan(&c.Digest, &kind, &c.MediaType, &c.Size); err != nil {
+		var kind, state string
+		var own locks
+		if err := rows.Scan(&c.Digest, &kind, &c.MediaType, &c.Size, &state, &own); err != nil {
 			return nil, err
 		}
 		if c.Size < 0 {
 			return nil, fault.New(fault.InvalidParameters, "The image %s/%s is not whole: its manifest %s names %s, which the repository does not hold any more.",
 				p.source.LoginServer, p.Image.String(), d, c.Digest).At(p.source.ResourceID)
+		}
+		if held(state) && p.source.Quarantine {
+			return nil, fault.New(fault.InvalidParameters, "The image %s/%s can't be imported: its manifest %s names %s, which the quarantinePolicy of the registry '%s' keeps back (quarantineState %s). "+
+				"Import it when who has the role AcrQuarantineWriter has set that to Passed.", p.source.LoginServer, p.Image.String(), d, c.Digest, p.source.Name, state).At(p.source.ResourceID)
+		}
+		if err := own.forbids(noRead, manifestCalled(p.Image.Repository, c.Digest)); err != nil {
+			return nil, fault.From(err).At(p.source.ResourceID)
 		}
 		c.manifest = c.MediaType != ""
 		parts = append(parts, c)
@@ -319,14 +336,17 @@ func (p *importer) askParts(tx *meta.Tx, d name.Digest) ([]part, error) {
 	return parts, nil
 }
 
-// finish links the whole image into the target and sets its tags, in one transaction that asks the source once more: a change of its policy
-// that came before it leaves no link and no tag. mine says whether this worker still has the job.
+// finish links the whole image into the target and sets its tags, in one transaction that asks the source and the caller's rights once more: a change
+// of them that came before it leaves no link and no tag. mine says whether this worker still has the job.
 func (p *importer) finish(ctx context.Context, mine func(tx *meta.Tx) error) error {
 	return p.trusting(ctx, func(tx *meta.Tx, own verdicts) error {
 		if err := p.load(tx); err != nil {
 			return err
 		}
 		if err := mine(tx); err != nil {
+			return err
+		}
+		if err := p.permitted(tx); err != nil {
 			return err
 		}
 		if err := p.s.releaseImport(tx, p.passage(), string(p.Image.Tag), p.root); err != nil {
@@ -401,9 +421,9 @@ func (p *importer) link(tx *meta.Tx) error {
 
 // walk lists the image's content, its root first, as the source holds it in tx.
 func (p *importer) walk(tx *meta.Tx, repository string) ([]part, error) {
-	root, err := manifestIn(tx, p.Source, name.Reference{Repository: p.Image.Repository, Digest: p.root.Digest})
+	root, err := p.found(tx, name.Reference{Repository: p.Image.Repository, Digest: p.root.Digest})
 	if err != nil {
-		return nil, p.absent(err)
+		return nil, err
 	}
 	whole := []part{{root, true}}
 	seen := map[name.Digest]bool{root.Digest: true}

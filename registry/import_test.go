@@ -269,6 +269,43 @@ func TestImportStopsAtAFlip(t *testing.T) {
 	})
 }
 
+// What readEnabled=false keeps is not carried out by an image that names it, whenever the lock came; and who lost the right to import meanwhile imports nothing.
+func TestImportOfLockedContent(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		src, dst := w.registry("source"), w.registry("target")
+		idx := src.multi("app", "v1")
+		kept := string(name.DigestOf(imageOf("", []byte(`{"seed":"arm64 v1"}`), []byte("layer of arm64 v1"))))
+		p, _ := w.principal("importer", "/subscriptions/"+w.first.Subscription, identity.RoleContributor)
+		ctx := context.Background()
+		lock := func(read bool) {
+			src.do(200, "PATCH", "/acr/v1/app/_manifests/"+kept, []byte(fmt.Sprintf(`{"readEnabled":%t}`, read)))
+		}
+		for _, to := range []*host{dst, src} {
+			i := registry.Import{Source: src.row.ID, Target: to.row.ID, Image: ref(t, "app:v1"), Tags: []name.Reference{ref(t, "copy:v1")}}
+			lock(true)
+			second := must[func() error](t)(w.reg.Halves(ctx, i, w.caller(p)))
+			lock(false)
+			if err := second(); !fault.Is(err, fault.Unsupported) || !strings.Contains(err.Error(), kept) || fault.From(err).Target != src.row.ResourceID {
+				t.Errorf("locked between the halves, into %s: %v", to.name, err)
+			}
+			if _, err := w.reg.Halves(ctx, i, w.caller(p)); !fault.Is(err, fault.Unsupported) {
+				t.Errorf("locked, into %s: %v", to.name, err)
+			}
+		}
+		lock(true)
+		i := registry.Import{Source: src.row.ID, Target: dst.row.ID, Image: ref(t, "app@"+string(name.DigestOf(idx))), Tags: []name.Reference{ref(t, "copy:v1")}}
+		second := must[func() error](t)(w.reg.Halves(ctx, i, w.caller(p)))
+		w.write(func(tx *meta.Tx) error {
+			_, err := tx.Exec(`DELETE FROM role_assignments WHERE principal = $1`, p.ID)
+			return err
+		})
+		if err := second(); !fault.Is(err, fault.Forbidden) {
+			t.Errorf("its caller has no right any more: %v", err)
+		}
+		dst.refused(t, 404, "MANIFEST_UNKNOWN", "GET", "/v2/copy/manifests/v1", nil)
+	})
+}
+
 // TestImportAgainstFlips: imports and flips at once: no tag appears between the answer of a disabling and the next enabling.
 func TestImportAgainstFlips(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
@@ -27,7 +28,7 @@ func (s *Service) look(ctx context.Context, c oci.Call, repo name.Repository, wh
 	if gone == nil {
 		gone = unknownRepository(repo)
 	}
-	return s.releaseNames(ctx, c, repo, what, func(tx *meta.Tx) error {
+	return s.releaseNames(ctx, c, repo, what, func(tx *meta.Tx, c oci.Call) error {
 		r, err := find(tx, c.Registry.ID, repo)
 		if err != nil {
 			return err
@@ -95,8 +96,8 @@ func (s *Service) DescribeTag(ctx context.Context, c oci.Call, repo name.Reposit
 	return d, err
 }
 
-// behind is the condition that a row stands behind the last of the page before, and the order of the list. The time of last is looked up; an unknown last ends a list
-// that is ordered by time.
+// behind is the condition that a row stands behind the last of the page before, and the order of the list. Where the page does not say when last was changed, that is looked
+// up, and an unknown last ends a list that is ordered by time.
 func behind(tx *meta.Tx, table, column, repository string, p oci.Page) (where, order string, args []any, err error) {
 	by := bytewise(tx, column)
 	if p.Order == oci.ByName {
@@ -110,8 +111,10 @@ func behind(tx *meta.Tx, table, column, repository string, p oci.Page) (where, o
 	if p.Last == "" {
 		return ` AND $2 = ''`, order, []any{""}, nil
 	}
-	var updated int64
-	err = tx.Row(`SELECT updated_us FROM `+table+` WHERE repository = $1 AND `+column+` = $2`, repository, p.Last).Scan(&updated)
+	updated := meta.Micros(p.At)
+	if updated == 0 {
+		err = tx.Row(`SELECT updated_us FROM `+table+` WHERE repository = $1 AND `+column+` = $2`, repository, p.Last).Scan(&updated)
+	}
 	if errors.Is(err, meta.ErrNotFound) {
 		return ` AND $2 <> ''`, order, []any{""}, nil
 	}
@@ -315,8 +318,12 @@ func (s *Service) SetAttributes(ctx context.Context, c oci.Call, of name.Referen
 	})
 }
 
-// release changes the state of quarantine of a manifest and of those that it names. What passes is told as pushed: nobody heard of it before.
+// release changes the state of quarantine of a manifest, and with it of those that it names: what passes brings them out of quarantine, what is held puts them into it. That one failed
+// is said of itself alone, and stays until it is said otherwise.
 func (s *Service) release(tx *meta.Tx, c oci.Call, row meta.RegistryRow, repository string, of name.Reference, change oci.Change) error {
+	if change.QuarantineDetails != nil && len(*change.QuarantineDetails) > 64<<10 {
+		return fault.New(fault.BadRequest, "quarantineDetails has at most 64 KiB.")
+	}
 	var was, details string
 	if err := tx.Row(`SELECT quarantine, quarantine_details FROM manifests WHERE repository = $1 AND digest = $2`, repository, string(of.Digest)).Scan(&was, &details); err != nil {
 		return err
@@ -328,15 +335,25 @@ func (s *Service) release(tx *meta.Tx, c oci.Call, row meta.RegistryRow, reposit
 	if change.QuarantineDetails != nil {
 		details = *change.QuarantineDetails
 	}
-	if len(details) > 64<<10 {
-		return fault.New(fault.BadRequest, "quarantineDetails has at most 64 KiB.")
-	}
-	if err := quarantine(tx, repository, of.Digest, state, details); err != nil {
+	note := record(row, c, actionQuarantine, of.Repository)
+	if err := s.quarantine(tx, c, note, repository, of.Digest, was, state, details); err != nil {
 		return err
 	}
-	note := record(row, c, actionQuarantine, of.Repository)
-	note.Digest = string(of.Digest)
-	var err error
+	note.Reference = "named by " + string(of.Digest)
+	if state != oci.Passed {
+		state = oci.Quarantined
+	}
+	return s.quarantineNamed(tx, c, note, repository, of.Digest, state, details)
+}
+
+// quarantine sets the state of one manifest, with the record that note begins. What passes is told as pushed: nobody heard of it before.
+func (s *Service) quarantine(tx *meta.Tx, c oci.Call, note audit.Record, repository string, d name.Digest, was, state, details string) error {
+	n, err := tx.Exec(`UPDATE manifests SET quarantine = $1, quarantine_details = $2, updated_us = $3 WHERE repository = $4 AND digest = $5 AND quarantine = $6`,
+		state, details, meta.Micros(tx.Now()), repository, string(d), was)
+	if err != nil || n == 0 { // it is named twice
+		return err
+	}
+	note.Digest = string(d)
 	if note.Before, err = json.Marshal(map[string]string{"quarantineState": was}); err == nil {
 		note.After, err = json.Marshal(map[string]string{"quarantineState": state, "quarantineDetails": details})
 	}
@@ -346,38 +363,40 @@ func (s *Service) release(tx *meta.Tx, c oci.Call, row meta.RegistryRow, reposit
 	if err != nil || !held(was) || held(state) {
 		return err
 	}
-	tags, err := tagsOf(tx, repository, of.Digest)
+	tags, err := tagsOf(tx, repository, d)
 	if err != nil {
 		return err
 	}
-	return tellPush(tx, repository, of.Digest, tags, eventOf(c, http.MethodPatch, of.Repository))
+	return tellPush(tx, repository, d, tags, eventOf(c, http.MethodPatch, name.Repository(note.Repository)))
 }
 
-// quarantine sets the state of a manifest and of the manifests that it names.
-func quarantine(tx *meta.Tx, repository string, d name.Digest, state, details string) error {
-	_, err := tx.Exec(`UPDATE manifests SET quarantine = $1, quarantine_details = $2, updated_us = $3 WHERE repository = $4 AND digest = $5`,
-		state, details, meta.Micros(tx.Now()), repository, string(d))
+// quarantineNamed sets the state of the manifests that a manifest names, and of what those name, where that lets them out of quarantine or puts them into it.
+func (s *Service) quarantineNamed(tx *meta.Tx, c oci.Call, note audit.Record, repository string, of name.Digest, state, details string) error {
+	rows, err := tx.Query(`SELECT f.child, m.quarantine FROM manifest_refs f JOIN manifests m ON m.repository = f.repository AND m.digest = f.child
+ WHERE f.repository = $1 AND f.digest = $2 AND f.kind = 'manifest' ORDER BY f.child`, repository, string(of))
 	if err != nil {
 		return err
 	}
-	rows, err := tx.Query(`SELECT f.child FROM manifest_refs f JOIN manifests m ON m.repository = f.repository AND m.digest = f.child
- WHERE f.repository = $1 AND f.digest = $2 AND f.kind = 'manifest' AND m.quarantine <> $3`, repository, string(d), state)
-	if err != nil {
-		return err
-	}
+	was := map[name.Digest]string{}
 	var children []name.Digest
 	for rows.Next() {
 		var child name.Digest
-		if err := rows.Scan(&child); err != nil {
+		var its string
+		if err := rows.Scan(&child, &its); err != nil {
 			return errors.Join(err, rows.Close())
 		}
-		children = append(children, child)
+		if its != oci.Failed && held(its) != held(state) {
+			was[child], children = its, append(children, child)
+		}
 	}
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return err
 	}
 	for _, child := range children {
-		if err := quarantine(tx, repository, child, state, details); err != nil {
+		if err := s.quarantine(tx, c, note, repository, child, was[child], state, details); err != nil {
+			return err
+		}
+		if err := s.quarantineNamed(tx, c, note, repository, child, state, details); err != nil {
 			return err
 		}
 	}

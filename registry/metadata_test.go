@@ -147,6 +147,51 @@ func TestListsInOrder(t *testing.T) {
 	})
 }
 
+// A list by time goes on where its page ended, though what the page ended with was deleted or changed meanwhile; so does one by the name alone while that is there.
+func TestListsByTimeGoOn(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso")
+		for i := range 6 {
+			h.image("app", fmt.Sprintf("t%d", i), fmt.Sprint(i))
+		}
+		page := func(path string) (names []string, next string) {
+			t.Helper()
+			a := h.do(200, "GET", path, nil)
+			var p thing
+			if err := json.Unmarshal(a.body, &p); err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range p.Tags {
+				names = append(names, e.Name)
+			}
+			for _, e := range p.Manifests {
+				names = append(names, e.Digest)
+			}
+			next, _, _ = strings.Cut(strings.TrimPrefix(a.Get("Link"), "<"), ">")
+			return names, next
+		}
+		digests, _ := page("/acr/v1/app/_manifests?orderby=timeasc")
+		_, next := page("/acr/v1/app/_tags?orderby=timeasc&n=2")
+		_, manifests := page("/acr/v1/app/_manifests?orderby=timeasc&n=2")
+		h.do(202, "DELETE", "/acr/v1/app/_tags/t0", nil)
+		h.do(202, "DELETE", "/v2/app/manifests/"+digests[1], nil)
+		names, next := page(next)
+		if want := []string{"t2", "t3"}; !slices.Equal(names, want) {
+			t.Errorf("behind a tag that was deleted: %v, want %v", names, want)
+		}
+		if names, _ := page(manifests); !slices.Equal(names, digests[2:4]) {
+			t.Errorf("behind a manifest that was deleted: %v, want %v", names, digests[2:4])
+		}
+		h.do(200, "PATCH", "/acr/v1/app/_tags/t3", []byte(`{"deleteEnabled":false}`))
+		if names, _ := page(next); !slices.Equal(names, []string{"t4", "t5"}) {
+			t.Errorf("behind a tag that was changed: %v", names)
+		}
+		if names, _ := page("/acr/v1/app/_tags?orderby=timedesc&last=t4"); !slices.Equal(names, []string{"t2"}) {
+			t.Errorf("behind a name: %v", names)
+		}
+	})
+}
+
 // A lock holds against everything that it names, with the thing that is locked in the refusal, until it is taken away. Each change of it is on record.
 func TestLocks(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

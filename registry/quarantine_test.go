@@ -3,13 +3,20 @@
 package registry_test
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/embargo-registry/embargo/audit"
+	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/registry"
 )
 
 // The roles for content in quarantine, by their ids in Azure.
@@ -95,8 +102,170 @@ func TestQuarantine(t *testing.T) {
 		if a := pusher.do(200, "GET", "/v2/app/referrers/"+d, nil); strings.Contains(string(a.body), "a/b") {
 			t.Errorf("what refers to it is in quarantine still: %s", a.body)
 		}
-		if marks := w.records(h.row.ID, func(r audit.Record) bool { return strings.HasSuffix(r.Action, "quarantine/write") }); len(marks) != 2 {
-			t.Errorf("%d changes of state are on record", len(marks))
+		if marks := w.records(h.row.ID, func(r audit.Record) bool { return strings.HasSuffix(r.Action, "quarantine/write") }); len(marks) != 3 {
+			t.Errorf("%d changes of state are on record, of an index that failed and passed, and of what it names", len(marks))
 		}
+	})
+}
+
+// The state of an index is that of what it names, each on record and told, but of what failed: that is said of a manifest alone.
+func TestQuarantineOfWhatAnIndexNames(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.Quarantine = true })
+		l := listen(t, w)
+		l.hook(t, h, "all", "", "push", "quarantine")
+		writer := h.logged("judge", identity.RoleAcrPull, roleQuarantineWriter)
+		good, evil := h.platformImage("app", "good", "amd64"), h.platformImage("app", "evil", "arm64")
+		inner := indexOf(good, evil)
+		h.manifest("app", "inner", mediaIndex, inner)
+		index := indexOf(inner, good)
+		h.manifest("app", "all", mediaIndex, index)
+		dg, di := string(name.DigestOf(good)), string(name.DigestOf(index))
+		set := func(digest, state string) {
+			t.Helper()
+			writer.do(200, "PATCH", "/acr/v1/app/_manifests/"+digest, []byte(`{"quarantineState":"`+state+`","quarantineDetails":"said of `+digest+`"}`))
+		}
+		tags := func(all, inner, good int) {
+			t.Helper()
+			for tag, status := range map[string]int{"all": all, "inner": inner, "good": good, "evil": 404} {
+				h.do(status, "GET", "/v2/app/manifests/"+tag, nil)
+			}
+		}
+		set(string(name.DigestOf(evil)), "Failed")
+		set(di, "Passed")
+		tags(200, 200, 200)
+		set(di, "Failed") // nobody has said that of what it names
+		tags(404, 404, 404)
+		set(dg, "Passed")
+		tags(404, 404, 200)
+		set(di, "Passed")
+		tags(200, 200, 200)
+
+		var marks []string
+		for _, r := range w.records(h.row.ID, func(r audit.Record) bool { return strings.HasSuffix(r.Action, "quarantine/write") && r.Digest == dg }) {
+			var before, after struct{ QuarantineState string }
+			if err := errors.Join(json.Unmarshal(r.Before, &before), json.Unmarshal(r.After, &after)); err != nil {
+				t.Fatal(err)
+			}
+			marks = append(marks, before.QuarantineState+" "+after.QuarantineState+" "+r.Reference)
+		}
+		slices.Sort(marks)
+		by := " named by " + di
+		if want := []string{"Passed Quarantined" + by, "Quarantined Passed ", "Quarantined Passed" + by}; !slices.Equal(marks, want) {
+			t.Errorf("on record of what the index names: %q, want %q", marks, want)
+		}
+		l.deliver(t)
+		pushes := map[string]int{}
+		for range 4 + 3 + 3 { // four are put into quarantine, three pass, twice
+			if p := l.next(t); p.Action == "push" {
+				pushes[p.Target.Tag]++
+			}
+		}
+		if want := map[string]int{"all": 2, "inner": 2, "good": 2}; !maps.Equal(pushes, want) {
+			t.Errorf("told as pushed: %v, want %v", pushes, want)
+		}
+		l.quiet(t)
+		if len(l.got) != 0 {
+			t.Errorf("%d more events", len(l.got))
+		}
+	})
+}
+
+// A token changes the state of quarantine within its scope alone, and its answer describes nothing that the token may not read.
+func TestQuarantineOfATokensScope(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.Quarantine = true })
+		at := "/acr/v1/app/_manifests/" + string(name.DigestOf(h.image("app", "v1", "a")))
+		writer := h.logged("judge", identity.RoleAcrPull, roleQuarantineWriter)
+		passed := []byte(`{"quarantineState":"Passed"}`)
+		for _, scope := range []string{"", "repository:other:metadata_write", "repository:app:pull,metadata_read"} {
+			a := h.as(w.tokenOf(writer, scope)).do(401, "PATCH", at, passed)
+			if c := a.Get("WWW-Authenticate"); !strings.Contains(c, `scope="repository:app:metadata_write",error="insufficient_scope"`) {
+				t.Errorf("of the scope %q: %s", scope, c)
+			}
+		}
+		const write = "repository:app:metadata_write"
+		for scope, shown := range map[string]bool{write: false, write + ",metadata_read": true} {
+			marker := h.as(w.tokenOf(writer, scope))
+			if a := marker.do(200, "PATCH", at, passed); strings.Contains(string(a.body), "sha256:") != shown {
+				t.Errorf("of the scope %s: %s", scope, a.body)
+			}
+			if a := marker.send(marker.request("PATCH", at, strings.NewReader(`{"writeEnabled":false}`))); a.status == 200 {
+				t.Errorf("the scope %s locks: %s", scope, a.body)
+			}
+		}
+	})
+}
+
+// A repository that holds nothing but content in quarantine answers as an absent one, and so does the bin.
+func TestQuarantineHidesRepositories(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.SoftDelete, r.SoftDeleteDays = true, 7 })
+		old := h.image("old", "v1", "before the policy")
+		h.change(func(r *meta.RegistryRow) { r.Quarantine = true })
+		m := h.image("app", "v1", "a")
+		reader := h.logged("scanner", identity.RoleOwner, roleQuarantineReader)
+		h.refused(t, 404, "NAME_UNKNOWN", "GET", "/v2/app/tags/list", nil)
+		reader.do(200, "GET", "/v2/app/tags/list", nil)
+		bin := func(as *host, repo string, want [3]int) { // whether it is in the catalog, its manifests, its tags
+			t.Helper()
+			got := [3]int{0, len(as.bin(t, repo+"/_manifests").Manifests), len(as.bin(t, repo+"/_tags").Tags)}
+			if slices.Contains(as.bin(t, "_catalog").Repositories, repo) {
+				got[0] = 1
+			}
+			if got != want {
+				t.Errorf("%s sees %v of %s in the bin, want %v", as.user, got, repo, want)
+			}
+		}
+		h.do(202, "DELETE", "/acr/v1/app/_tags/v1", nil)
+		bin(h, "app", [3]int{})
+		bin(reader, "app", [3]int{0, 0, 1})
+		h.do(202, "DELETE", "/v2/app/manifests/"+string(name.DigestOf(m)), nil)
+		bin(h, "app", [3]int{})
+		bin(reader, "app", [3]int{1, 1, 1})
+		h.do(202, "DELETE", "/v2/old/manifests/"+string(name.DigestOf(old)), nil)
+		bin(h, "old", [3]int{1, 1, 1})
+	})
+}
+
+// No import carries out what is in quarantine: not as an image, not as what an image names, not when it failed between the halves.
+func TestImportOfHeldContent(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		src, dst := w.registry("source", func(r *meta.RegistryRow) { r.Quarantine = true }), w.registry("target")
+		writer := src.logged("judge", identity.RoleAcrPull, roleQuarantineWriter)
+		set := func(d name.Digest, state string) {
+			t.Helper()
+			writer.do(200, "PATCH", "/acr/v1/app/_manifests/"+string(d), []byte(`{"quarantineState":"`+state+`"}`))
+		}
+		good, evil := src.image("app", "", "good"), src.image("app", "evil", "evil")
+		index := indexOf(good, evil)
+		src.manifest("app", "all", mediaIndex, index)
+		di, de := name.DigestOf(index), name.DigestOf(evil)
+		p, _ := w.principal("importer", "/subscriptions/"+w.first.Subscription, identity.RoleContributor)
+		begin := func(tag string) (func() error, error) {
+			i := registry.Import{Source: src.row.ID, Target: dst.row.ID, Image: ref(t, "app:"+tag), Tags: []name.Reference{ref(t, "app:"+tag)}}
+			return w.reg.Halves(context.Background(), i, w.caller(p))
+		}
+		for tag, d := range map[string]name.Digest{"all": di, "evil": de} {
+			if _, err := begin(tag); !fault.Is(err, fault.InvalidParameters) {
+				t.Errorf("%s, held: %v", tag, err)
+			}
+			set(d, "Passed")
+			second := must[func() error](t)(begin(tag))
+			set(de, "Failed")
+			if err := second(); !fault.Is(err, fault.InvalidParameters) {
+				t.Errorf("%s, failed between the halves: %v", tag, err)
+			}
+			if _, err := begin(tag); !fault.Is(err, fault.InvalidParameters) || !strings.Contains(err.Error(), string(de)) && tag == "all" {
+				t.Errorf("%s, after it failed: %v", tag, err)
+			}
+			dst.refused(t, 404, "MANIFEST_UNKNOWN", "GET", "/v2/app/manifests/"+string(de), nil)
+			set(de, "Quarantined")
+		}
+		set(de, "Passed")
+		if err := must[func() error](t)(begin("all"))(); err != nil {
+			t.Error(err)
+		}
+		dst.whole(t, "app", "all")
 	})
 }

@@ -129,31 +129,25 @@ func (s *Service) Blob(ctx context.Context, c oci.Call, repo name.Repository, d 
 	var found oci.Descriptor
 	var content oci.Content
 	err := s.through(ctx, c, at, true, func(bool) (err error) {
-		found, content, err = s.releasePull(ctx, c, s.visibleBlob(c, repo, d))
+		found, content, err = s.releasePull(ctx, c, visibleBlob(c, repo, d))
 		return err
 	})
 	return found, content, err
 }
 
 // visibleBlob is the wish for a blob's content: one that only content in quarantine names is there for those alone who see that.
-func (s *Service) visibleBlob(c oci.Call, repo name.Repository, d name.Digest) wish {
+func visibleBlob(c oci.Call, repo name.Repository, d name.Digest) wish {
 	w := blobWish(c, repo, d)
-	return wish{w.repo, w.reference, func(tx *meta.Tx) (oci.Descriptor, error) {
-		found, err := w.find(tx)
-		if err != nil {
-			return found, err
-		}
-		if ok, err := s.sees(tx, c); ok || err != nil {
-			return found, err
-		}
+	w.hides = func(tx *meta.Tx, c oci.Call) error {
 		var one int
-		err = tx.Row(`SELECT 1 FROM repositories r JOIN manifest_refs f ON f.repository = r.id JOIN manifests m ON m.repository = r.id AND m.digest = f.digest
+		err := tx.Row(`SELECT 1 FROM repositories r JOIN manifest_refs f ON f.repository = r.id JOIN manifests m ON m.repository = r.id AND m.digest = f.digest
  WHERE r.registry = $1 AND r.name = $2 AND f.child = $3`+notHeld+` LIMIT 1`, c.Registry.ID, string(repo), string(d)).Scan(&one)
 		if errors.Is(err, meta.ErrNotFound) { // only what is in quarantine names it, or nothing
 			err = fault.New(fault.BlobUnknown, "The blob %s is not known to the repository.", d).Carrying(map[string]string{"digest": string(d)})
 		}
-		return found, err
-	}}
+		return err
+	}
+	return w
 }
 
 // StatBlob describes a blob. Errors: see oci.Reader.
@@ -167,7 +161,7 @@ func (s *Service) StatBlob(ctx context.Context, c oci.Call, repo name.Repository
 }
 
 func blobWish(c oci.Call, repo name.Repository, d name.Digest) wish {
-	return wish{repo, "", func(tx *meta.Tx) (oci.Descriptor, error) { return blobIn(tx, c.Registry.ID, repo, d) }}
+	return wish{repo: repo, find: func(tx *meta.Tx) (oci.Descriptor, error) { return blobIn(tx, c.Registry.ID, repo, d) }}
 }
 
 // Manifest releases a manifest. Errors: see oci.Reader.
@@ -193,7 +187,7 @@ func (s *Service) StatManifest(ctx context.Context, c oci.Call, at name.Referenc
 
 // manifestWish asks for a manifest; one by a tag that is due at its upstream only if an old one will do.
 func manifestWish(c oci.Call, at name.Reference, accepts func(string) bool, old bool) wish {
-	return wish{at.Repository, string(at.Tag), func(tx *meta.Tx) (oci.Descriptor, error) {
+	return wish{repo: at.Repository, reference: string(at.Tag), find: func(tx *meta.Tx) (oci.Descriptor, error) {
 		d, due, err := resolve(tx, c.Registry.ID, at)
 		if err == nil && due && !old {
 			err = errDue
@@ -215,7 +209,7 @@ const (
 func (s *Service) Referrers(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest, artifactType string, after name.Digest) ([]oci.Descriptor, bool, error) {
 	var list []oci.Descriptor
 	more := false
-	err := s.releaseNames(ctx, c, repo, "referrers/"+string(d), func(tx *meta.Tx) error {
+	err := s.releaseNames(ctx, c, repo, "referrers/"+string(d), func(tx *meta.Tx, c oci.Call) error {
 		list, more = nil, false
 		r, err := find(tx, c.Registry.ID, repo)
 		if err != nil || r.id == "" {
@@ -261,34 +255,25 @@ func (s *Service) Referrers(ctx context.Context, c oci.Call, repo name.Repositor
 func (s *Service) Tags(ctx context.Context, c oci.Call, repo name.Repository, last string, n int) ([]string, bool, error) {
 	var list []string
 	more := false
-	err := s.releaseNames(ctx, c, repo, "tags/list", func(tx *meta.Tx) error {
+	err := s.releaseNames(ctx, c, repo, "tags/list", func(tx *meta.Tx, c oci.Call) error {
+		visible, err := s.visible(tx, c)
+		if err != nil {
+			return err
+		}
 		var id string
-		err := tx.Row(`SELECT id FROM repositories WHERE registry = $1 AND name = $2
- AND EXISTS (SELECT 1 FROM manifests WHERE repository = repositories.id)`, c.Registry.ID, string(repo)).Scan(&id)
+		err = tx.Row(`SELECT id FROM repositories WHERE registry = $1 AND name = $2
+ AND EXISTS (SELECT 1 FROM manifests m WHERE m.repository = repositories.id`+visible+`)`, c.Registry.ID, string(repo)).Scan(&id)
 		if errors.Is(err, meta.ErrNotFound) {
 			return unknownRepository(repo)
 		}
 		if err != nil {
 			return err
 		}
-		visible, err := s.visibleTags(tx, c)
-		if err != nil {
-			return err
-		}
 		by := bytewise(tx, "name")
-		list, more, err = names(tx, n, `SELECT name FROM tags WHERE repository = $1 AND `+by+` > $2 AND (locks & 4) = 0`+visible+` ORDER BY `+by+` LIMIT $3`, id, last)
+		list, more, err = names(tx, n, `SELECT name FROM tags WHERE repository = $1 AND `+by+` > $2 AND (locks & 4) = 0`+ofTags(visible)+` ORDER BY `+by+` LIMIT $3`, id, last)
 		return err
 	})
 	return list, more, err
-}
-
-// visibleTags is the condition on tags that a call may see.
-func (s *Service) visibleTags(tx *meta.Tx, c oci.Call) (string, error) {
-	visible, err := s.visible(tx, c)
-	if visible == "" || err != nil {
-		return "", err
-	}
-	return ofTags(visible), nil
 }
 
 // names reads at most n names; query's last parameter is its limit.
@@ -318,7 +303,7 @@ func names(tx *meta.Tx, n int, query string, args ...any) (list []string, more b
 func (s *Service) Repositories(ctx context.Context, c oci.Call, last string, n int, may func(*meta.Tx, name.Repository) (bool, error)) ([]string, bool, error) {
 	var list []string
 	more := false
-	err := s.releaseNames(ctx, c, "", "_catalog", func(tx *meta.Tx) error {
+	err := s.releaseNames(ctx, c, "", "_catalog", func(tx *meta.Tx, c oci.Call) error {
 		list, more = nil, false
 		visible, err := s.visible(tx, c)
 		if err != nil {

@@ -25,6 +25,8 @@ type wish struct {
 	reference string
 	// find resolves it in the transaction of the decision. nil is a list of names.
 	find func(tx *meta.Tx) (oci.Descriptor, error)
+	// hides refuses what find found to a call that does not see content in quarantine. nil: what was found says itself that it is held.
+	hides func(tx *meta.Tx, c oci.Call) error
 }
 
 func (s *Service) ask(c oci.Call, w wish, d oci.Descriptor) egress.Ask {
@@ -51,25 +53,39 @@ func (s *Service) judge(tx *meta.Tx, c oci.Call, w wish, own verdicts) (oci.Desc
 	if err != nil {
 		return d, egress.Decision{}, err
 	}
-	if d.Quarantined {
-		if seen, err := s.sees(tx, c); err != nil {
-			return d, egress.Decision{}, err
-		} else if !seen {
-			at := name.Reference{Repository: w.repo, Tag: name.Tag(w.reference)}
-			if at.Tag == "" {
-				at.Digest = d.Digest // the caller has named it
-			}
-			return d, egress.Decision{}, unknownManifest(at)
-		}
+	decision, err := s.gate.Decide(tx, s.ask(c, w, d))
+	if err != nil {
+		return d, egress.Decision{}, err
+	}
+	c.Registry = decision.Registry()
+	if err := s.shows(tx, c, w, d); err != nil {
+		return d, egress.Decision{}, err
 	}
 	if d.Digest != "" && s.blobs.Damaged(d.Digest) {
 		return d, egress.Decision{}, fault.New(fault.BlobUnknown, "The content %s is damaged on the registry's disk: push it again, and it is served again.", d.Digest).Carrying(map[string]string{"digest": string(d.Digest)})
 	}
-	decision, err := s.gate.Decide(tx, s.ask(c, w, d))
 	if err == nil && c.Registry.Trust && w.reference != "" {
 		err = s.trustTag(tx, tagPulled(c, w, d), own)
 	}
 	return d, decision, err
+}
+
+// shows refuses what is kept from the call's sight by quarantine.
+func (s *Service) shows(tx *meta.Tx, c oci.Call, w wish, d oci.Descriptor) error {
+	if !c.Registry.Quarantine || w.hides == nil && !d.Quarantined {
+		return nil
+	}
+	if seen, err := s.sees(tx, c); seen || err != nil {
+		return err
+	}
+	if w.hides != nil {
+		return w.hides(tx, c)
+	}
+	at := name.Reference{Repository: w.repo, Tag: name.Tag(w.reference)}
+	if at.Tag == "" {
+		at.Digest = d.Digest // the caller has named it
+	}
+	return unknownManifest(at)
 }
 
 // tagPulled is a wish for a tag as the trust policy judges it.
@@ -106,8 +122,9 @@ func (s *Service) releaseLook(ctx context.Context, c oci.Call, w wish) (oci.Desc
 	return d, err
 }
 
-// releaseNames lets names out, and no content (R16): tags, catalog, referrers. list reads them in the transaction of the decision.
-func (s *Service) releaseNames(ctx context.Context, c oci.Call, repo name.Repository, what string, list func(tx *meta.Tx) error) error {
+// releaseNames lets names out, and no content (R16): tags, catalog, referrers. list reads them in the transaction of the decision, for
+// the call with the registry's row that the decision was made by.
+func (s *Service) releaseNames(ctx context.Context, c oci.Call, repo name.Repository, what string, list func(tx *meta.Tx, c oci.Call) error) error {
 	w := wish{repo: repo, reference: what}
 	var decision egress.Decision
 	err := s.db.Read(ctx, func(tx *meta.Tx) error {
@@ -115,7 +132,8 @@ func (s *Service) releaseNames(ctx context.Context, c oci.Call, repo name.Reposi
 		if decision, err = s.gate.Decide(tx, s.ask(c, w, oci.Descriptor{})); err != nil {
 			return err
 		}
-		return list(tx)
+		c.Registry = decision.Registry()
+		return list(tx, c)
 	})
 	if err == nil {
 		s.gate.Look(decision)

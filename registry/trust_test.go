@@ -5,7 +5,9 @@ package registry_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -327,4 +329,32 @@ func TestTrustOfACachedTag(t *testing.T) {
 	c.do(200, "GET", "/v2/app/one/manifests/"+string(name.DigestOf(m)), nil)
 	c.sign("app/one", mediaImage, m, trusttest.JWS, month(t, ours, "builds").Sign(t, trusttest.JWS, targetOf(mediaImage, m)))
 	c.do(200, "GET", "/v2/app/one/manifests/v1", nil)
+}
+
+// A pull that waits for its upstream obeys the policies that are there when it is answered, and not those of its beginning.
+func TestPoliciesWhileAPullWaits(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"trust", "quarantine"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			c := newCaching(t, metatest.Open(t, metatest.URL(t, "sqlite")), library())
+			c.from.image("library/one", "v1", "one")
+			asked, goOn := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			c.answer(func(_ http.ResponseWriter, r *http.Request) bool {
+				if r.Method == "GET" && strings.Contains(r.URL.Path, "/manifests/") {
+					once.Do(func() { close(asked); <-goOn })
+				}
+				return false
+			})
+			got := make(chan answer, 1)
+			go func() { got <- c.send(c.request("GET", "/v2/app/one/manifests/v1", nil)) }()
+			<-asked
+			c.change(func(r *meta.RegistryRow) { r.Trust, r.Quarantine = what == "trust", what == "quarantine" })
+			close(goOn)
+			if a, now := <-got, c.send(c.request("GET", "/v2/app/one/manifests/v1", nil)); a.status == 200 || a.status != now.status {
+				t.Errorf("the pull that waited: %d %.200s; one that begins now: %d", a.status, a.body, now.status)
+			}
+		})
+	}
 }
