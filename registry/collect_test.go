@@ -259,7 +259,7 @@ func TestCollectFilesAndUploads(t *testing.T) {
 	})
 }
 
-// A scrub finds what changed on the disk and what is gone; it is not served until it is pushed again.
+// A scrub finds what changed on the disk and what is gone; it is not served and not mounted until it is pushed again.
 func TestScrub(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		h := w.registry("contoso")
@@ -296,6 +296,7 @@ func TestScrub(t *testing.T) {
 		for _, d := range want {
 			h.refused(t, 404, "BLOB_UNKNOWN", "GET", "/v2/app/blobs/"+string(d), nil)
 			h.do(404, "HEAD", "/v2/app/blobs/"+string(d), nil)
+			h.do(202, "POST", "/v2/new/blobs/uploads/?from=app&mount="+string(d), nil)
 		}
 		h.do(200, "GET", "/v2/app/manifests/v1", nil)
 		h.blob("app", []byte("layer of a"))

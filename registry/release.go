@@ -152,8 +152,8 @@ func (s *Service) Mount(ctx context.Context, c oci.Call, repo, from name.Reposit
 			return err
 		}
 		found, err := blobIn(tx, row.ID, from, d)
-		if fault.Is(err, fault.BlobUnknown) {
-			return nil
+		if fault.Is(err, fault.BlobUnknown) || err == nil && s.blobs.Damaged(d) {
+			return nil // it is uploaded, which makes damaged content whole
 		}
 		if err != nil {
 			return err
