@@ -224,8 +224,9 @@ func (s *Service) DeleteTag(ctx context.Context, c oci.Call, repo name.Repositor
 
 // DeleteRepository removes a repository with all it holds, and tells what that was. Errors: see oci.Deleter.
 func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Repository) (gone oci.Deleted, err error) {
+	hidden := ""
 	err = s.remove(ctx, c, repo, unknownRepository(repo), func(tx *meta.Tx, id string) (string, name.Digest, error) {
-		gone = oci.Deleted{}
+		gone, hidden = oci.Deleted{}, ""
 		rows, err := tx.Query(`SELECT digest, locks FROM manifests WHERE repository = $1 ORDER BY digest`, id)
 		if err != nil {
 			return "", "", err
@@ -264,20 +265,21 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 		if gone.Manifests == nil {
 			return "", "", unknownRepository(repo)
 		}
-		if row, err := tx.RegistryByID(c.Registry.ID); err != nil || row.SoftDelete {
-			for _, d := range gone.Manifests {
-				err = errors.Join(err, putAside(tx, id, d))
-			}
-			return "repository", "", errors.Join(err, tellRepositoryDelete(tx, c, repo, gone))
+		row, err := tx.RegistryByID(c.Registry.ID)
+		switch {
+		case err != nil:
+		case row.SoftDelete:
+			err = putAllAside(tx, id)
+		default:
+			hidden, err = hide(tx, id)
 		}
-		if err := tellRepositoryDelete(tx, c, repo, gone); err != nil {
-			return "", "", err
-		}
-		return "repository", "", dropRepository(func(query string) error {
-			_, err := tx.Exec(query, id)
-			return err
-		})
+		return "repository", "", errors.Join(err, tellRepositoryDelete(tx, c, repo, gone))
 	})
+	if err == nil && hidden != "" {
+		if left := s.drop(ctx, hidden); left != nil {
+			s.log.Info("the rest of a deleted repository is left to its job", "repository", string(repo), "err", left)
+		}
+	}
 	return gone, err
 }
 

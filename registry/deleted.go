@@ -5,6 +5,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -21,19 +22,28 @@ const deletedColumns = `repository, digest, media_type, artifact_type, subject, 
 
 // putAside deletes a manifest and its tags so that they can be restored.
 func putAside(tx *meta.Tx, repository string, d name.Digest) error {
-	now := meta.Micros(tx.Now())
+	return putSomeAside(tx, `repository = $1 AND digest = $2`, repository, string(d))
+}
+
+// putAllAside deletes all manifests of a repository so that they can be restored.
+func putAllAside(tx *meta.Tx, repository string) error {
+	return putSomeAside(tx, `repository = $1`, repository)
+}
+
+func putSomeAside(tx *meta.Tx, which string, args ...any) error {
+	now := fmt.Sprintf(`CAST($%d AS BIGINT)`, len(args)+1)
 	for _, q := range []string{
-		`INSERT INTO deleted_manifests (` + deletedColumns + `, deleted_us) SELECT ` + deletedColumns + `, CAST($3 AS BIGINT) FROM manifests WHERE repository = $1 AND digest = $2
+		`INSERT INTO deleted_manifests (` + deletedColumns + `, deleted_us) SELECT ` + deletedColumns + `, ` + now + ` FROM manifests WHERE ` + which + `
  ON CONFLICT (repository, digest) DO UPDATE SET deleted_us = excluded.deleted_us, locks = excluded.locks`,
-		`INSERT INTO deleted_tags (repository, name, digest, deleted_us, locks) SELECT repository, name, digest, CAST($3 AS BIGINT), locks FROM tags WHERE repository = $1 AND digest = $2
+		`INSERT INTO deleted_tags (repository, name, digest, deleted_us, locks) SELECT repository, name, digest, ` + now + `, locks FROM tags WHERE ` + which + `
  ON CONFLICT (repository, name, digest) DO UPDATE SET deleted_us = excluded.deleted_us, locks = excluded.locks`,
 	} {
-		if _, err := tx.Exec(q, repository, string(d), now); err != nil {
+		if _, err := tx.Exec(q, append(args, meta.Micros(tx.Now()))...); err != nil {
 			return err
 		}
 	}
-	for _, q := range []string{`DELETE FROM tags WHERE repository = $1 AND digest = $2`, `DELETE FROM manifests WHERE repository = $1 AND digest = $2`} {
-		if _, err := tx.Exec(q, repository, string(d)); err != nil {
+	for _, table := range []string{"tags", "manifests"} {
+		if _, err := tx.Exec(`DELETE FROM `+table+` WHERE `+which, args...); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/embargo-registry/embargo/job"
 	"github.com/embargo-registry/embargo/meta"
@@ -19,50 +20,63 @@ func Drop(tx *meta.Tx, registryID string) error {
 	return err
 }
 
-// runDrop removes a registry's rows, a repository's table at a time so that no transaction is long. The repository's own row goes last.
+// hide takes a repository out of its registry, into one of its own that nobody reaches, and has what it holds removed like that of a deleted registry: so it is gone at once, however much it holds. It tells
+// which registry that is.
+func hide(tx *meta.Tx, repository string) (registry string, err error) {
+	registry = "deleted-" + repository
+	if _, err := tx.Exec(`UPDATE repositories SET registry = $1 WHERE id = $2`, registry, repository); err != nil {
+		return "", err
+	}
+	return registry, Drop(tx, registry)
+}
+
+// runDrop removes a registry's rows.
 func (s *Service) runDrop(ctx context.Context, j *job.Job) (any, error) {
 	var registry string
 	if err := j.Decode(&registry); err != nil {
 		return nil, err
 	}
+	return nil, s.drop(ctx, registry)
+}
+
+// drop removes the rows of a registry's repositories, so many at a time that no transaction is long. A repository's own row goes last.
+func (s *Service) drop(ctx context.Context, registry string) error {
 	for {
 		var id string
 		err := s.db.Read(ctx, func(tx *meta.Tx) error {
 			return tx.Row(`SELECT id FROM repositories WHERE registry = $1 LIMIT 1`, registry).Scan(&id)
 		})
 		if errors.Is(err, meta.ErrNotFound) {
-			return nil, nil
+			return nil
 		}
-		if err != nil {
-			return nil, err
+		for _, part := range parts {
+			for n := int64(1); err == nil && n > 0; {
+				err = s.db.Write(ctx, func(tx *meta.Tx) error {
+					n, err = tx.Exec(part, id, dropped)
+					return err
+				})
+			}
 		}
-		err = dropRepository(func(query string) error {
-			return s.db.Write(ctx, func(tx *meta.Tx) error {
-				_, err := tx.Exec(query, id)
+		if err == nil {
+			err = s.db.Write(ctx, func(tx *meta.Tx) error {
+				_, err := tx.Exec(`DELETE FROM repositories WHERE id = $1`, id)
 				return err
 			})
-		})
+		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 }
 
-// dropRepository has the rows of a repository removed, a table at a time; its own row goes last.
-func dropRepository(do func(query string) error) error {
-	for _, query := range []string{
-		`DELETE FROM tags WHERE repository = $1`,
-		`DELETE FROM cached_tags WHERE repository = $1`,
-		`DELETE FROM manifest_refs WHERE repository = $1`,
-		`DELETE FROM manifests WHERE repository = $1`,
-		`DELETE FROM deleted_tags WHERE repository = $1`,
-		`DELETE FROM deleted_manifests WHERE repository = $1`,
-		`DELETE FROM blob_links WHERE repository = $1`,
-		`DELETE FROM repositories WHERE id = $1`,
-	} {
-		if err := do(query); err != nil {
-			return err
-		}
+// dropped is about how many rows go in one transaction.
+const dropped = 1000
+
+// parts remove some of what a repository ($1) holds each.
+var parts = func() (list []string) {
+	for _, t := range []struct{ table, column string }{{"tags", "name"}, {"cached_tags", "name"}, {"manifest_refs", "digest"}, {"manifests", "digest"}, {"deleted_tags", "name"}, {"deleted_manifests", "digest"},
+		{"blob_links", "digest"}} {
+		list = append(list, fmt.Sprintf(`DELETE FROM %[1]s WHERE repository = $1 AND %[2]s IN (SELECT %[2]s FROM %[1]s WHERE repository = $1 LIMIT $2)`, t.table, t.column))
 	}
-	return nil
-}
+	return list
+}()

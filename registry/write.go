@@ -58,7 +58,7 @@ func (u *upload) Append(ctx context.Context, r io.Reader) (int64, error) {
 	return u.u.Append(ctx, r)
 }
 
-func (u *upload) Cancel(ctx context.Context) error                       { return u.u.Cancel(ctx) }
+func (u *upload) Cancel(ctx context.Context) error { return u.u.Cancel(ctx) }
 
 // Finish makes the upload a blob of the repository: the bytes are durable before the rows are.
 func (u *upload) Finish(ctx context.Context, want name.Digest, rest io.Reader) error {
