@@ -98,7 +98,8 @@ func (s *Service) DeleteManifest(ctx context.Context, c oci.Call, repo name.Repo
 	})
 }
 
-// going is the content $2 of repository $1 with the manifests that refer to it, and to those; holding is that with the manifests that name it, the indexes above them included. SQLite joins a CROSS JOIN from its left.
+// going is the content $2 of repository $1 with the manifests that refer to it, and to those; holding is that with the manifests that name it, the indexes above them included.
+// SQLite joins a CROSS JOIN from its left, as is wanted here.
 const (
 	going   = `WITH RECURSIVE going(digest) AS (SELECT CAST($2 AS TEXT) UNION SELECT m.digest FROM going CROSS JOIN manifests m WHERE m.repository = $1 AND m.subject = going.digest)`
 	holding = `(` + going + `, holding(digest) AS (SELECT digest FROM going

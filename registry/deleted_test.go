@@ -250,7 +250,8 @@ func TestTooManyReferrers(t *testing.T) {
 		d := string(name.DigestOf(h.image("app", "v1", "a")))
 		w.write(func(tx *meta.Tx) error {
 			_, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us)
- SELECT id, 'sha256:' || i, '`+mediaImage+`', 'a/b', CAST($1 AS TEXT), '', '', 1, 1 FROM repositories, (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001) SELECT i FROM n) AS many`, d)
+ SELECT id, 'sha256:' || i, '`+mediaImage+`', 'a/b', CAST($1 AS TEXT), '', '', 1, 1
+ FROM repositories, (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001) SELECT i FROM n) AS many`, d)
 			return err
 		})
 		if a := h.do(405, "DELETE", "/v2/app/manifests/"+d, nil); !strings.Contains(string(a.body), "10000") {
