@@ -15,8 +15,8 @@ import (
 	"github.com/embargo-registry/embargo/test/instance"
 )
 
-// A step is what a person types after az; says is in what az prints, and a ! before it says that az refuses. A step that begins with $NAME= keeps
-// what az prints for the steps that follow. REG is the registry, GROUP its group.
+// A step is what a person types after az, or a whole command that begins with curl; says is in what it prints, and a ! before it says that az refuses. A step that
+// begins with $NAME= keeps what is printed for the steps that follow. REG is the registry, GROUP its group.
 type step struct{ command, says string }
 
 // az runs steps with a fresh az that is pointed at the instance and logged in. The folder azfix makes 'az network' of Debian's package run.
@@ -35,9 +35,9 @@ func az(t *testing.T, s *instance.Server, steps []step) {
 	script.WriteString("set -u\neval \"$('" + bin + "' connect az --data '" + s.Data + "' --apply 2>/dev/null)\"\n")
 	names := strings.NewReplacer("REG", instance.Open, "GROUP", instance.Group)
 	for _, step := range steps {
-		command := "az " + names.Replace(step.command) + " 2>&1; echo \"@rc $?\"\n"
+		command := typed(names.Replace(step.command)) + " 2>&1; echo \"@rc $?\"\n"
 		if variable, rest, ok := strings.Cut(step.command, "="); ok && strings.HasPrefix(variable, "$") {
-			command = variable[1:] + "=$(az " + names.Replace(rest) + " 2>&1); rc=$?; echo \"" + variable + "\"; echo \"@rc $rc\"\n"
+			command = variable[1:] + "=$(" + typed(names.Replace(rest)) + " 2>&1); rc=$?; echo \"" + variable + "\"; echo \"@rc $rc\"\n"
 		}
 		script.WriteString("echo '@@@'; " + command)
 	}
@@ -58,9 +58,17 @@ func az(t *testing.T, s *instance.Server, steps []step) {
 	for i, step := range steps {
 		says, refused := strings.CutPrefix(step.says, "!")
 		if ok := strings.Contains(answers[i], "@rc 0"); ok == refused || !strings.Contains(answers[i], says) {
-			t.Errorf("az %s: it should say %q:\n%s", step.command, step.says, answers[i])
+			t.Errorf("%s: it should say %q:\n%s", step.command, step.says, answers[i])
 		}
 	}
+}
+
+// typed is the whole command of a step.
+func typed(command string) string {
+	if strings.HasPrefix(command, "curl ") {
+		return command
+	}
+	return "az " + command
 }
 
 // sign pushes an artifact that refers to the manifest of app/one.
@@ -89,6 +97,11 @@ func TestAzureCLIContent(t *testing.T) {
 		t.Fatalf("%v %d %s", err, a.Status, a.Body)
 	}
 	sign(t, s, manifest)
+	at := "https://" + s.LoginServer(instance.Open)
+	quarantine := func(status string) string {
+		return "resource update --ids " + s.RegistryID(instance.Open) + " --api-version 2023-07-01 --set properties.policies.quarantinePolicy.status=" + status +
+			" --query properties.policies.quarantinePolicy.status -o tsv"
+	}
 	az(t, s, []step{
 		{"acr login -n REG --expose-token --query loginServer -o tsv", s.LoginServer(instance.Open)},
 		{"acr repository list -n REG -o tsv", "app/one"},
@@ -107,6 +120,16 @@ func TestAzureCLIContent(t *testing.T) {
 		{"acr repository update -n REG --image app/one:v1 --write-enabled false --query changeableAttributes.writeEnabled", "false"},
 		{"acr repository delete -n REG --image app/one:v1 --yes", "!writeEnabled of the tag 'app/one:v1' is false"},
 		{"acr repository update -n REG --image app/one:v1 --write-enabled true --query changeableAttributes.writeEnabled", "true"},
+		{quarantine("enabled"), "enabled"},
+		{"acr import -n REG --source " + s.LoginServer(instance.Open) + "/app/one:v1 --image app/held:v1", ""},
+		{"acr manifest show-metadata -r REG -n app/held@" + digest + " --query changeableAttributes.quarantineState -o tsv", "Quarantined"},
+		{"$REFRESH=acr login -n REG --expose-token --only-show-errors --query accessToken -o tsv", ""},
+		{"$ACCESS=curl -sS --cacert \"$REQUESTS_CA_BUNDLE\" " + at + "/oauth2/token -d grant_type=refresh_token -d service=" + s.LoginServer(instance.Open) +
+			" -d scope=repository:app/held:metadata_read,metadata_write -d refresh_token=\"$REFRESH\" | jq -r .access_token", ""},
+		{"curl -sS --cacert \"$REQUESTS_CA_BUNDLE\" -X PATCH " + at + "/acr/v1/app/held/_manifests/" + digest +
+			" -H \"Authorization: Bearer $ACCESS\" -d '{\"quarantineState\":\"Passed\",\"quarantineDetails\":\"scanned\"}'", `"quarantineState":"Passed"`},
+		{"acr manifest show-metadata -r REG -n app/held@" + digest + " --query changeableAttributes.quarantineDetails -o tsv", "scanned"},
+		{quarantine("disabled"), "disabled"},
 		{"acr config soft-delete update -r REG --status enabled --days 3 --yes --query status -o tsv", "enabled"},
 		{"acr repository untag -n REG --image app/one:v2", ""},
 		{"acr manifest list-deleted-tags -r REG -n app/one --query [0].tag -o tsv", "v2"},
