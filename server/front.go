@@ -3,6 +3,7 @@
 package server
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -28,6 +29,8 @@ type front struct {
 	limits           *limits
 	// live reports whether this node holds its lease, so that nobody waits for a database that does not answer; nil: it always does.
 	live func() bool
+	// region reports whether there is a registry with the data host's region; nil: there always is.
+	region func(ctx context.Context, t network.Target) (bool, error)
 	// misdirected hears of requests for hosts that are not served on their connection; nil: nobody listens.
 	misdirected func(p *network.Peer, reason string)
 }
@@ -141,11 +144,24 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 	case target.Role == network.Management:
 		f.management.ServeHTTP(w, r)
 		return
+	case target.Role == network.DataHost && !f.hasRegion(r.Context(), target):
+		why = fmt.Sprintf("Nothing is served here under the host '%s': there is no registry '%s' with a data endpoint in the region '%s'.", clip(r.Host), target.Registry, target.Region)
 	default:
 		f.data.ServeHTTP(w, r)
 		return
 	}
 	f.misdirect(w, peer, target.Role, why)
+}
+
+func (f *front) hasRegion(ctx context.Context, t network.Target) bool {
+	if f.region == nil {
+		return true
+	}
+	there, err := f.region(ctx, t)
+	if err != nil {
+		f.log.Warn("a registry's regions could not be read", "registry", t.Registry, "err", err)
+	}
+	return there && err == nil
 }
 
 // other is the name of the registry that a request on the door of a private endpoint asks for, if it is not the endpoint's: the address was another endpoint's before, or a name leads astray. A host

@@ -166,6 +166,8 @@ func TestHostile(t *testing.T) {
 		{"plain pull", "127.0.0.1", c.public, name, plain, "403"},
 		{"private name", "127.0.0.1", c.public, link, get("Host: " + link), "421"},
 		{"private data name", "127.0.0.1", c.public, "factory.centralus.data.privatelink.azurecr.localhost", get("Host: factory.centralus.data.privatelink.azurecr.localhost"), "421"},
+		{"data name of a region that the registry is not in", "127.0.0.1", c.public, "factory.westeurope.data.azurecr.localhost", get("Host: factory.westeurope.data.azurecr.localhost"), "421"},
+		{"data name of no registry", "127.0.0.1", c.public, "nobody.centralus.data.azurecr.localhost", get("Host: nobody.centralus.data.azurecr.localhost"), "421"},
 		{"private name of no registry", "127.0.0.1", c.public, "nobody.privatelink.azurecr.localhost", get("Host: nobody.privatelink.azurecr.localhost"), "421"},
 		{"data name", "127.0.0.1", c.public, "factory.centralus.data.azurecr.localhost", get("Host: factory.centralus.data.azurecr.localhost"), "403"},
 		{"private name in Host alone", "127.0.0.1", c.public, name, get("Host: " + link), "421"},
