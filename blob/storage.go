@@ -290,7 +290,7 @@ func (s *Store) discardSoon(key string) {
 	}
 }
 
-// Settle waits until no object is being removed any more.
+// Settle waits until what was begun has its row, and no object is being removed any more.
 func (s *Store) Settle() {
 	s.begins.wait.Wait()
 	s.removing.Wait()

@@ -91,6 +91,7 @@ func TestTwoNodesWriteAtOnce(t *testing.T) {
 		ctx := t.Context()
 		content := random(9 << 20)
 		u := w.begin()
+		w.store.Settle() // other nodes find its row
 		there, err := w.other().Upload(ctx, "repo", u.ID)
 		if err != nil {
 			t.Fatal(err)

@@ -150,6 +150,7 @@ func TestCommitOfACancelledUpload(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		u := w.begin()
+		w.store.Settle() // it has a row
 		c, err := seal(u, ctx, name.DigestOf([]byte("x")), bytes.NewReader([]byte("x")))
 		if err != nil {
 			t.Fatal(err)

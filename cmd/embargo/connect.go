@@ -100,37 +100,46 @@ func loginServer(ctx context.Context, known armclient.Credentials, registry stri
 	if strings.Contains(registry, ".") {
 		return registry, nil
 	}
-	assumed := registry + known.ACRLoginServerSuffix
+	properties, why := propertiesOf(ctx, known, registry)
+	if why != nil {
+		return registry + known.ACRLoginServerSuffix, why
+	}
+	server, _ = properties["loginServer"].(string)
+	return server, nil
+}
+
+// propertiesOf are those of the registry of a name or a login server, as the client that is logged in sees them.
+func propertiesOf(ctx context.Context, known armclient.Credentials, registry string) (map[string]any, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	client, err := open(ctx)
 	if err != nil {
-		return assumed, err
+		return nil, err
 	}
 	if client.ResourceManager() != known.ResourceManager {
-		return assumed, fmt.Errorf("the login is to %s: run 'embargo login' for %s", client.ResourceManager(), known.ResourceManager)
+		return nil, fmt.Errorf("the login is to %s: run 'embargo login' for %s", client.ResourceManager(), known.ResourceManager)
 	}
 	subscriptions, err := client.List(ctx, "/subscriptions", subscriptionsVersion)
 	if err != nil {
-		return assumed, err
+		return nil, err
 	}
 	for _, s := range subscriptions {
 		m, _ := s.(map[string]any)
 		id, _ := m["subscriptionId"].(string)
 		list, err := client.List(ctx, scope(client, id, "")+"/providers/Microsoft.ContainerRegistry/registries", registriesVersion)
 		if err != nil {
-			return assumed, err
+			return nil, err
 		}
 		for _, r := range list {
 			m, _ := r.(map[string]any)
 			name, _ := m["name"].(string)
 			properties, _ := m["properties"].(map[string]any)
-			if server, _ := properties["loginServer"].(string); server != "" && strings.EqualFold(name, registry) {
-				return server, nil
+			if server, _ := properties["loginServer"].(string); server != "" && (strings.EqualFold(name, registry) || strings.EqualFold(server, registry)) {
+				return properties, nil
 			}
 		}
 	}
-	return assumed, errors.New("the login sees no registry of that name")
+	return nil, errors.New("the login sees no registry of that name")
 }
 
 func (k *connection) say(format string, args ...any) { fmt.Fprintf(k.out, format+"\n", args...) }

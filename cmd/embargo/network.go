@@ -85,6 +85,9 @@ func (w way) ask(ctx context.Context, registry string) (seen server.Seen, err er
 	}
 	registry, assumed := loginServer(ctx, known, registry)
 	defer func() {
+		if err == nil && !seen.Admitted {
+			tellApart(ctx, known, registry, &seen)
+		}
 		if err == nil && !seen.Admitted && assumed != nil {
 			seen.Why += fmt.Sprintf("\nThe login server could not be looked up (%v), so %s was asked: a registry with a scope in its login server is to be named by that.", assumed, registry)
 		}
@@ -116,6 +119,26 @@ func (w way) ask(ctx context.Context, registry string) (seen server.Seen, err er
 		_ = conn.SetDeadline(deadline)
 	}
 	return w.over(conn, to, registry)
+}
+
+// tellApart says which rule refuses a client on the public side, to one who is logged in and may read the registry. The server tells nobody else.
+func tellApart(ctx context.Context, known armclient.Credentials, registry string, seen *server.Seen) {
+	if !strings.HasPrefix(seen.Zone, "public/") {
+		return
+	}
+	properties, err := propertiesOf(ctx, known, registry)
+	if err != nil {
+		seen.Why += "\nWho is logged in ('embargo login') and may read the registry is told which of these it is."
+		return
+	}
+	rules, _ := properties["networkRuleSet"].(map[string]any)
+	action, _ := rules["defaultAction"].(string)
+	switch access, _ := properties["publicNetworkAccess"].(string); {
+	case access == "Disabled":
+		seen.Why = "The registry's publicNetworkAccess is Disabled: it is reached by its private endpoints and private listeners alone."
+	case action == "Deny":
+		seen.Rule, seen.Why = "networkRuleSet.ipRules", "The registry's networkRuleSet.defaultAction is Deny, and no rule of it allows the address."
+	}
 }
 
 // over asks on a connection.

@@ -61,7 +61,16 @@ func TestScopedLoginServer(t *testing.T) {
 		t.Errorf("connect podman: %v %s%s", err, out, stderr)
 	}
 	h.put("factory", "pe1", vnet, meta.EndpointApproved, "127.20.0.4")
+	if a := h.Patch("factory", instance.J{"networkRuleSet": instance.J{"defaultAction": "Deny"}}); a.Status != http.StatusOK {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	if out, _, err := h.Run(t.Context(), check...); err == nil || !strings.Contains(out, "networkRuleSet.ipRules\n") || !strings.Contains(out, "defaultAction is Deny") {
+		t.Errorf("network check of one whom the IP rules refuse: %v %s", err, out)
+	}
 	h.Lock("factory")
+	if out, _, err := h.Run(t.Context(), check...); err == nil || !strings.Contains(out, "publicNetworkAccess is Disabled") {
+		t.Errorf("network check of the public side: %v %s", err, out)
+	}
 	at := "127.20.0.4:" + port
 	for host, want := range map[string]int{server: 401, "others." + suffix: 421, "127.20.0.4": 401} {
 		if got := exchange("127.0.0.1", at, ping(host)); got != want {
