@@ -252,8 +252,12 @@ func (x *exchange) changeAttributes() error {
 	}
 	looks := false
 	err = x.s.o.DB.Read(x.r.Context(), func(tx *meta.Tx) (err error) {
-		looks, err = x.may(tx, x.call.Caller, "repository", string(x.at.repository), "metadata_read")
-		return err
+		for _, verb := range []string{"metadata_write", "metadata_read"} { // who may lock sees what was locked: clients ask for no more
+			if looks, err = x.may(tx, x.call.Caller, "repository", string(x.at.repository), verb); looks || err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	switch {
 	case err != nil:
