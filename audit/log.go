@@ -228,9 +228,25 @@ func (l *Log) counted() {
 	l.often.Lock() // to the end: Close must not come between what is taken out of a count and its record
 	defer l.often.Unlock()
 	for _, flush := range l.flushes {
-		for _, r := range flush() {
+		for i, r := range flush() {
+			if i%atOnce == atOnce-1 {
+				l.letPass()
+			}
 			l.Note(r)
 		}
+	}
+}
+
+// atOnce is how many counted records are put into the queue at a time, so that a decision, for which a pull waits, has few of them before it.
+const atOnce = 64
+
+// letPass waits a moment, at the most, until the queue is short, unless the log is being closed.
+func (l *Log) letPass() {
+	for range 20 {
+		if l.ending.Load() || len(l.in) < atOnce {
+			return
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -63,6 +64,7 @@ func serveCommand() *cobra.Command {
 				}
 			}
 		}()
+		debug.FreeOSMemory() // what the start has used is not needed any more
 		return srv.Run(cmd.Context())
 	}
 	return c
