@@ -106,7 +106,8 @@ func (s *Store) Begin(ctx context.Context, owner string) (*Upload, error) {
 	b := &begun{owner: owner, key: driver.NewKey(), done: make(chan struct{})}
 	u := &Upload{ID: driver.NewKey(), s: s, owner: owner, key: b.key, begun: b}
 	if s.db.SoleWriter() && !s.begins.failing.Load() && s.begins.add(u.ID, b) {
-		b.timer = time.AfterFunc(beginWait, u.write)
+		own := *u // the timer's: u is the request's alone
+		b.timer = time.AfterFunc(beginWait, own.write)
 		return u, nil
 	}
 	u.begun = nil

@@ -5,6 +5,7 @@ package blob_test
 import (
 	"bytes"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,6 +98,33 @@ func TestBeginWithoutARow(t *testing.T) {
 		if got, err := w.read(d, 0, -1); err != nil || !bytes.Equal(got, content) {
 			t.Errorf("%d bytes came back: %v", len(got), err)
 		}
+	})
+}
+
+// An upload that ends at the very instant when its row would be written ends once.
+func TestBeginThatEndsInTime(t *testing.T) {
+	t.Parallel()
+	on(t, func(t *testing.T, w *world) {
+		var all sync.WaitGroup
+		for i := range 200 {
+			all.Go(func() {
+				u := w.begin()
+				time.Sleep(50*time.Millisecond - time.Duration(i)*5*time.Microsecond) // beginWait, and a bit less
+				if err := u.Cancel(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		w.store.Settle()
+		w.write(func(tx *meta.Tx) error {
+			var n int
+			err := tx.Row(`SELECT COUNT(*) FROM uploads`).Scan(&n)
+			if n != 0 {
+				t.Errorf("%d uploads are left", n)
+			}
+			return err
+		})
 	})
 }
 

@@ -143,10 +143,11 @@ func (s *Service) read(ctx context.Context, tx *meta.Tx, token, typ, issuer stri
 		if err != nil {
 			return claims{}, err
 		}
-		if err := json.Unmarshal(payload, &c); err != nil {
+		var said claims // so that those of a known token need no memory
+		if err := json.Unmarshal(payload, &said); err != nil {
 			return claims{}, errToken("can't be read").Because(err)
 		}
-		c.kid = kid
+		c, c.kid = said, kid
 	}
 	now := s.clock()
 	switch {

@@ -119,7 +119,8 @@ func (s *Service) through(ctx context.Context, c oci.Call, at name.Reference, bl
 	if !errors.Is(err, errDue) && !unknown(err) {
 		return err
 	}
-	fetched := s.cache.once(ctx, flightKey{c.Registry.ID, at, blob}, func(ctx context.Context) error { return s.fetch(ctx, c, at, blob) })
+	call := c // what is there, as it mostly is, needs no memory for it
+	fetched := s.cache.once(ctx, flightKey{c.Registry.ID, at, blob}, func(ctx context.Context) error { return s.fetch(ctx, call, at, blob) })
 	err = read(true)
 	if fetched == nil || errors.Is(fetched, upstream.ErrAbsent) || !unknown(err) {
 		return err

@@ -44,7 +44,7 @@ func (s *Service) Holders(ctx context.Context, d name.Digest) ([]string, error) 
 	err := s.db.Read(ctx, func(tx *meta.Tx) error {
 		list = list[:0]
 		rows, err := tx.Query(`SELECT g.login_server, r.name FROM repositories r JOIN registries g ON g.id = r.registry
- WHERE r.id IN (SELECT repository FROM blob_links WHERE digest = $1 UNION SELECT repository FROM manifests WHERE digest = $1) ORDER BY g.login_server, r.name LIMIT $2`, string(d), holdersNamed)
+ WHERE r.id IN (SELECT repository FROM blob_links WHERE digest = $1 UNION SELECT repository FROM manifests WHERE digest = $1 UNION SELECT repository FROM deleted_manifests WHERE digest = $1) ORDER BY g.login_server, r.name LIMIT $2`, string(d), holdersNamed)
 		if err != nil {
 			return err
 		}

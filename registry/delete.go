@@ -223,42 +223,63 @@ func (s *Service) DeleteTag(ctx context.Context, c oci.Call, repo name.Repositor
 	})
 }
 
-// DeleteRepository removes a repository with all it holds, and tells what that was. Errors: see oci.Deleter.
-func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Repository) (gone oci.Deleted, err error) {
+// DeleteRepository removes a repository with all it holds, and tells what the caller could see of that. Errors: see oci.Deleter.
+func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Repository) (seen oci.Deleted, err error) {
+	var gone oci.Deleted
 	hidden := ""
 	err = s.remove(ctx, c, repo, unknownRepository(repo), func(tx *meta.Tx, id string) (string, name.Digest, error) {
 		gone, hidden = oci.Deleted{}, ""
-		rows, err := tx.Query(`SELECT digest, locks FROM manifests WHERE repository = $1 ORDER BY digest`, id)
+		row, err := live(tx, c)
+		if err != nil {
+			return "", "", err
+		}
+		told := c
+		told.Registry = row
+		all, err := s.sees(tx, told)
+		if err != nil {
+			return "", "", err
+		}
+		seen = oci.Deleted{}
+		unseen := map[name.Digest]bool{}
+		rows, err := tx.Query(`SELECT digest, locks, quarantine FROM manifests WHERE repository = $1 ORDER BY digest`, id)
 		if err != nil {
 			return "", "", err
 		}
 		for rows.Next() {
 			var d name.Digest
 			var l locks
-			if err = rows.Scan(&d, &l); err == nil {
+			var state string
+			if err = rows.Scan(&d, &l, &state); err == nil {
 				err = l.forbids(noChange, manifestCalled(repo, d))
 			}
 			if err != nil {
 				return "", "", errors.Join(err, rows.Close())
 			}
 			gone.Manifests = append(gone.Manifests, d)
+			if unseen[d] = held(state) && !all; !unseen[d] {
+				seen.Manifests = append(seen.Manifests, d)
+			}
 		}
 		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 			return "", "", err
 		}
-		if rows, err = tx.Query(`SELECT name, locks FROM tags WHERE repository = $1 ORDER BY name`, id); err != nil {
+		if rows, err = tx.Query(`SELECT name, locks, digest FROM tags WHERE repository = $1 ORDER BY name`, id); err != nil {
 			return "", "", err
 		}
 		for rows.Next() {
 			var t name.Tag
 			var l locks
-			if err = rows.Scan(&t, &l); err == nil {
+			var d name.Digest
+			if err = rows.Scan(&t, &l, &d); err == nil {
 				err = l.forbids(noChange, tagCalled(repo, t))
 			}
 			if err != nil {
 				return "", "", errors.Join(err, rows.Close())
 			}
 			gone.Tags = append(gone.Tags, t)
+			if !unseen[d] {
+				seen.Tags = append(seen.Tags, t)
+			}
 		}
 		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 			return "", "", err
@@ -266,12 +287,9 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 		if gone.Manifests == nil {
 			return "", "", unknownRepository(repo)
 		}
-		row, err := tx.RegistryByID(c.Registry.ID)
-		switch {
-		case err != nil:
-		case row.SoftDelete:
+		if row.SoftDelete {
 			err = putAllAside(tx, id)
-		default:
+		} else {
 			hidden, err = hide(tx, id)
 		}
 		return "repository", "", errors.Join(err, tellRepositoryDelete(tx, c, repo, gone))
@@ -281,7 +299,7 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 			s.log.Info("the rest of a deleted repository is left to its job", "repository", string(repo), "err", left)
 		}
 	}
-	return gone, err
+	return seen, err
 }
 
 // one turns "no row changed" into gone.

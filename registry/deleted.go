@@ -299,12 +299,14 @@ const pushGrace = time.Hour
 
 func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err error) {
 	if r.Retention {
-		// A manifest that an index names, or whose subject is there, is of use without a tag.
+		// A manifest that an index names, or whose subject is there, is of use without a tag; one that something locked refers to stays with that.
 		n, err := s.each(ctx, r, "retentionPolicy", func(tx *meta.Tx) (*meta.Rows, error) {
 			return tx.Query(`SELECT p.id, p.name, m.digest, '' FROM manifests m JOIN repositories p ON p.id = m.repository
  WHERE p.registry = $1 AND m.untagged_us > $2 AND m.untagged_us <= $3 AND m.pushed_us <= $4 AND (p.locks & 3) = 0 AND (m.locks & 3) = 0
  AND NOT EXISTS (SELECT 1 FROM manifest_refs f WHERE f.repository = m.repository AND f.child = m.digest AND f.kind = 'manifest')
- AND NOT EXISTS (SELECT 1 FROM manifests o WHERE o.repository = m.repository AND o.digest = m.subject AND m.subject <> '') LIMIT 200`,
+ AND NOT EXISTS (SELECT 1 FROM manifests o WHERE o.repository = m.repository AND o.digest = m.subject AND m.subject <> '')
+ AND NOT EXISTS (SELECT 1 FROM manifests o WHERE o.repository = m.repository AND o.subject = m.digest
+  AND ((o.locks & 3) <> 0 OR EXISTS (SELECT 1 FROM tags t WHERE t.repository = o.repository AND t.digest = o.digest AND (t.locks & 3) <> 0))) LIMIT 200`,
 				r.ID, meta.Micros(r.RetentionSince), meta.Micros(tx.Now().Add(-time.Duration(r.RetentionDays)*day)), meta.Micros(tx.Now().Add(-pushGrace)))
 		}, func(tx *meta.Tx, f found) error { return dropManifest(tx, f.repository, f.digest) })
 		gone += n

@@ -286,6 +286,11 @@ func (s *Service) SetAttributes(ctx context.Context, c oci.Call, of name.Referen
 		case of.Tag != "":
 			table, where, args, gone = `tags`, `repository = $1 AND name = $2`, append(args, string(of.Tag)), unknownManifest(of)
 		}
+		if change.Quarantine == nil && change.QuarantineDetails == nil {
+			if err := s.hidden(tx, c, row, r.id, of, gone); err != nil {
+				return err
+			}
+		}
 		var was locks
 		err = tx.Row(`SELECT locks FROM `+table+` WHERE `+where, args...).Scan(&was)
 		if errors.Is(err, meta.ErrNotFound) {
@@ -318,6 +323,27 @@ func (s *Service) SetAttributes(ctx context.Context, c oci.Call, of name.Referen
 	})
 }
 
+// hidden is gone for a manifest, or a tag of one, that is kept from the call's sight by quarantine.
+func (s *Service) hidden(tx *meta.Tx, c oci.Call, row meta.RegistryRow, repository string, of name.Reference, gone error) error {
+	if !row.Quarantine || of.Digest == "" && of.Tag == "" {
+		return nil
+	}
+	var state string
+	err := tx.Row(`SELECT quarantine FROM manifests WHERE repository = $1 AND (digest = $2 OR digest = (SELECT digest FROM tags WHERE repository = $1 AND name = $3))`,
+		repository, string(of.Digest), string(of.Tag)).Scan(&state)
+	if errors.Is(err, meta.ErrNotFound) || err == nil && !held(state) {
+		return nil
+	}
+	if err == nil {
+		c.Registry = row
+		var seen bool
+		if seen, err = s.sees(tx, c); err == nil && !seen {
+			err = gone
+		}
+	}
+	return err
+}
+
 // release changes the state of quarantine of a manifest, and with it of those that it names: what passes brings them out of quarantine, what is held puts them into it. That one failed
 // is said of itself alone, and stays until it is said otherwise.
 func (s *Service) release(tx *meta.Tx, c oci.Call, row meta.RegistryRow, repository string, of name.Reference, change oci.Change) error {
@@ -338,6 +364,9 @@ func (s *Service) release(tx *meta.Tx, c oci.Call, row meta.RegistryRow, reposit
 	note := record(row, c, actionQuarantine, of.Repository)
 	if err := s.quarantine(tx, c, note, repository, of.Digest, was, state, details); err != nil {
 		return err
+	}
+	if change.Quarantine == nil {
+		return nil // a note alone
 	}
 	note.Reference = "named by " + string(of.Digest)
 	if state != oci.Passed {

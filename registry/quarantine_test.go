@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -267,5 +268,57 @@ func TestImportOfHeldContent(t *testing.T) {
 			t.Error(err)
 		}
 		dst.whole(t, "app", "all")
+	})
+}
+
+// What names content that has come since it passed is looked at again, and a note about an index says nothing of what it names.
+func TestQuarantineOfWhatCameLate(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.Quarantine = true })
+		writer := h.logged("judge", identity.RoleAcrPull, roleQuarantineWriter)
+		mark := func(m []byte, change string) {
+			t.Helper()
+			writer.do(200, "PATCH", "/acr/v1/app/_manifests/"+string(name.DigestOf(m)), []byte(change))
+		}
+		config, layer := []byte(`{"architecture":"amd64","os":"linux"}`), []byte("nobody has looked at it")
+		h.blob("app", config)
+		m := []byte(fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":%s,"layers":[%s]}`, mediaImage, descriptor(mediaConfig, config),
+			descriptor("application/vnd.oci.image.layer.nondistributable.v1.tar", layer)))
+		h.manifest("app", "v1", mediaImage, m)
+		mark(m, `{"quarantineState":"Passed"}`)
+		h.do(200, "GET", "/v2/app/manifests/v1", nil)
+		at := "/v2/app/blobs/" + string(h.blob("app", layer))
+		h.manifest("app", "v1", mediaImage, m)
+		h.do(404, "GET", at, nil)
+		h.do(404, "GET", "/v2/app/manifests/v1", nil)
+		mark(m, `{"quarantineState":"Passed"}`)
+		h.do(200, "GET", at, nil)
+
+		index := indexOf(m)
+		h.manifest("app", "all", mediaIndex, index)
+		mark(index, `{"quarantineState":"Passed"}`)
+		mark(m, `{"quarantineState":"Quarantined"}`)
+		mark(index, `{"quarantineDetails":"a note"}`)
+		h.do(404, "GET", "/v2/app/manifests/v1", nil)
+	})
+}
+
+// Who does not see what is in quarantine can't lock it, and is not told of it by a deletion.
+func TestQuarantineHidesFromChanges(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.Quarantine = true })
+		writer := h.logged("judge", identity.RoleAcrPull, roleQuarantineWriter)
+		seen, held := h.image("app", "seen", "seen"), h.image("app", "held", "held")
+		writer.do(200, "PATCH", "/acr/v1/app/_manifests/"+string(name.DigestOf(seen)), []byte(`{"quarantineState":"Passed"}`))
+		for _, at := range []string{"_manifests/" + string(name.DigestOf(held)), "_tags/held"} {
+			h.do(404, "PATCH", "/acr/v1/app/"+at, []byte(`{"deleteEnabled":false,"writeEnabled":false}`))
+		}
+		a := h.send(h.request("DELETE", "/acr/v1/app", nil)) // nothing is locked
+		if a.status != 202 || !strings.Contains(string(a.body), string(name.DigestOf(seen))) || strings.Contains(string(a.body), string(name.DigestOf(held))) || strings.Contains(string(a.body), `"held"`) {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+		if n := w.count("manifests"); n != 0 {
+			t.Errorf("%d manifests are left", n)
+		}
 	})
 }

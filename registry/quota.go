@@ -19,6 +19,8 @@ type quota struct {
 
 	mu    sync.Mutex
 	about map[string]int64
+	// coming is how many bytes of uploads come in at the moment, by registry.
+	coming map[string]int64
 }
 
 // room refuses content where a registry would then hold more than its quota. Errors: QuotaExceeded.
@@ -51,38 +53,56 @@ func (q *quota) room(tx *meta.Tx, row meta.RegistryRow, content ...oci.Descripto
 		row.Name, about, size, q.most).At(row.ResourceID)
 }
 
-// bounded is a part of an upload that breaks off when the registry's uploads under way hold more than its quota together, because their content is counted only when they end.
-func (s *Service) bounded(ctx context.Context, u *upload, part io.Reader) (io.Reader, error) {
+// bounded is a part of an upload that breaks off when the registry's uploads under way would hold more than its quota together, because their content is counted only when they end. One that ends with the part
+// is bounded by itself. done is called when the part has been taken.
+func (s *Service) bounded(ctx context.Context, u *upload, part io.Reader, ends bool) (bounded io.Reader, done func(), err error) {
 	if s.quota.most == 0 || part == nil {
-		return part, nil
+		return part, func() {}, nil
 	}
-	var sum int64
-	err := s.db.Read(ctx, func(tx *meta.Tx) error {
-		// The owner is the registry's identity, a slash, and the repository; a 0 comes after the slash.
-		by := bytewise(tx, "owner")
-		return tx.Row(`SELECT COALESCE(CAST(SUM(size) AS BIGINT), 0) FROM uploads WHERE `+by+` >= $1 AND `+by+` < $2`, u.c.Registry.ID+"/", u.c.Registry.ID+"0").Scan(&sum)
-	})
-	return &boundedReader{part, s.quota.most - sum, fault.New(fault.QuotaExceeded, "The unfinished uploads of the registry '%s' would hold more than its quota of %d bytes (registryQuota of this server's configuration). "+
-		"Finish or cancel some, or have an operator raise it.", u.c.Registry.Name, s.quota.most).At(u.c.Registry.ResourceID)}, err
+	sum := u.Offset()
+	if !ends {
+		err = s.db.Read(ctx, func(tx *meta.Tx) error {
+			// The owner is the registry's identity, a slash, and the repository; a 0 comes after the slash.
+			by := bytewise(tx, "owner")
+			return tx.Row(`SELECT COALESCE(CAST(SUM(size) AS BIGINT), 0) FROM uploads WHERE `+by+` >= $1 AND `+by+` < $2`, u.c.Registry.ID+"/", u.c.Registry.ID+"0").Scan(&sum)
+		})
+	}
+	r := &boundedReader{Reader: part, quota: s.quota, registry: u.c.Registry.ID, left: s.quota.most - sum,
+		beyond: fault.New(fault.QuotaExceeded, "The unfinished uploads of the registry '%s' would hold more than its quota of %d bytes (registryQuota of this server's configuration). "+
+			"Finish or cancel some, or have an operator raise it.", u.c.Registry.Name, s.quota.most).At(u.c.Registry.ResourceID)}
+	return r, r.done, err
 }
 
-// boundedReader gives left bytes at the most, and beyond them the error beyond.
+// boundedReader gives left bytes at the most, with what comes for the registry at the same time, and beyond them the error beyond.
 type boundedReader struct {
 	io.Reader
-	left   int64
-	beyond error
+	quota      *quota
+	registry   string
+	left, came int64
+	beyond     error
 }
 
 func (r *boundedReader) Read(p []byte) (int, error) {
-	if int64(len(p)) > r.left+1 {
-		p = p[:max(r.left, 0)+1]
-	}
 	n, err := r.Reader.Read(p)
-	if int64(n) > r.left {
-		return int(max(r.left, 0)), r.beyond
+	if n == 0 {
+		return n, err
 	}
-	r.left -= int64(n)
+	r.quota.mu.Lock()
+	defer r.quota.mu.Unlock()
+	if r.quota.coming[r.registry]+int64(n) > r.left {
+		return 0, r.beyond
+	}
+	r.came += int64(n)
+	r.quota.coming[r.registry] += int64(n)
 	return n, err
+}
+
+func (r *boundedReader) done() {
+	r.quota.mu.Lock()
+	defer r.quota.mu.Unlock()
+	if r.quota.coming[r.registry] -= r.came; r.quota.coming[r.registry] <= 0 {
+		delete(r.quota.coming, r.registry)
+	}
 }
 
 // fresh is how many bytes of the content a registry does not hold.

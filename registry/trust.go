@@ -152,7 +152,7 @@ func listsReferrers(tx *meta.Tx, p tagPull) (bool, error) {
 	if p.found.MediaType != mediaIndex || !referrersTag.MatchString(string(p.tag)) {
 		return false, nil
 	}
-	rows, err := tx.Query(`SELECT DISTINCT COALESCE(m.subject, ''), COALESCE(m.config_media_type, '') FROM repositories r JOIN manifest_refs f ON f.repository = r.id
+	rows, err := tx.Query(`SELECT DISTINCT COALESCE(m.subject, ''), COALESCE(m.media_type, ''), COALESCE(m.config_media_type, '') FROM repositories r JOIN manifest_refs f ON f.repository = r.id
  LEFT JOIN manifests m ON m.repository = f.repository AND m.digest = f.child WHERE r.registry = $1 AND r.name = $2 AND f.digest = $3`,
 		p.row.ID, string(p.repo), string(p.found.Digest))
 	if err != nil {
@@ -160,12 +160,12 @@ func listsReferrers(tx *meta.Tx, p tagPull) (bool, error) {
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var subject, config string
-		if err := rows.Scan(&subject, &config); err != nil {
+		var subject, media, config string
+		if err := rows.Scan(&subject, &media, &config); err != nil {
 			return false, err
 		}
-		if config == mediaConfig || config == mediaDockerConfig {
-			return false, nil // an image, which runs
+		if media != mediaImage || config == mediaConfig || config == mediaDockerConfig {
+			return false, nil // an image or an index of images, which run
 		}
 		if of := strings.Replace(subject, ":", "-", 1); of[:min(len(of), len(p.tag))] != string(p.tag) {
 			return false, nil

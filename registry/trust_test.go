@@ -194,11 +194,14 @@ func TestReferrersTag(t *testing.T) {
 		runs := imageOf(`,"subject":`+descriptor(mediaImage, m), config)
 		h.blob("app", config)
 		h.manifest("app", string(name.DigestOf(runs)), mediaImage, runs)
+		inner := []byte(fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[%s],"subject":%s}`, mediaIndex, descriptor(mediaImage, other), descriptor(mediaImage, m)))
+		h.manifest("app", string(name.DigestOf(inner)), mediaIndex, inner)
+		outer := []byte(fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[%s]}`, mediaIndex, descriptor(mediaIndex, inner)))
 		for _, c := range []struct {
 			status int
 			tag    string
 			index  []byte
-		}{{200, tag, indexOf(s)}, {200, tag, indexOf()}, {403, tag, indexOf(s, other)}, {403, tag, indexOf(other)}, {403, tag, indexOf(s, runs)}, {403, "list", indexOf(s)},
+		}{{200, tag, indexOf(s)}, {200, tag, indexOf()}, {403, tag, indexOf(s, other)}, {403, tag, indexOf(other)}, {403, tag, indexOf(s, runs)}, {403, tag, outer}, {403, "list", indexOf(s)},
 			{403, strings.Replace(string(name.DigestOf(other)), ":", "-", 1), indexOf(s)}} {
 			h.manifest("app", c.tag, mediaIndex, c.index)
 			h.do(c.status, "GET", "/v2/app/manifests/"+c.tag, nil)

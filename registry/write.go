@@ -51,18 +51,20 @@ func (u *upload) ID() string    { return u.u.ID }
 func (u *upload) Offset() int64 { return u.u.Offset }
 
 func (u *upload) Append(ctx context.Context, r io.Reader) (int64, error) {
-	r, err := u.s.bounded(ctx, u, r)
+	part, done, err := u.s.bounded(ctx, u, r, false)
+	defer done()
 	if err != nil {
 		return 0, err
 	}
-	return u.u.Append(ctx, r)
+	return u.u.Append(ctx, part)
 }
 
 func (u *upload) Cancel(ctx context.Context) error { return u.u.Cancel(ctx) }
 
 // Finish makes the upload a blob of the repository: the bytes are durable before the rows are.
 func (u *upload) Finish(ctx context.Context, want name.Digest, rest io.Reader) error {
-	rest, err := u.s.bounded(ctx, u, rest)
+	rest, done, err := u.s.bounded(ctx, u, rest, true)
+	defer done()
 	if err != nil {
 		return err
 	}
@@ -266,14 +268,19 @@ func insertManifest(tx *meta.Tx, repository string, m manifest, d name.Digest, s
 	if err := notDeleted(tx, repository, d); err != nil {
 		return err
 	}
+	news := int64(0)
 	for _, r := range m.refs {
-		_, err := tx.Exec(`INSERT INTO manifest_refs (repository, digest, child, kind) VALUES ($1, $2, $3, $4) ON CONFLICT (repository, digest, child, kind) DO NOTHING`,
+		n, err := tx.Exec(`INSERT INTO manifest_refs (repository, digest, child, kind) VALUES ($1, $2, $3, $4) ON CONFLICT (repository, digest, child, kind) DO NOTHING`,
 			repository, string(d), string(r.digest), r.kind)
 		if err != nil {
 			return err
 		}
+		news += n
 	}
-	return nil
+	if news > 0 && m.quarantine != "" { // nobody has looked at it with what it names now
+		_, err = tx.Exec(`UPDATE manifests SET quarantine = $1 WHERE repository = $2 AND digest = $3 AND quarantine <> $4`, m.quarantine, repository, string(d), oci.Failed)
+	}
+	return err
 }
 
 // setTag points a tag to a manifest and tells where it pointed before, "" when it is new. Errors: Unsupported when the tag is locked.

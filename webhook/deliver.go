@@ -25,7 +25,7 @@ const (
 	// firstPause is the pause after the first failure; it doubles with each to lastPause.
 	firstPause = time.Second
 	lastPause  = 10 * time.Minute
-	// troubles is how many times an event is answered by 500 or above, other than 503, until that is taken for trouble with it alone.
+	// troubles is how many attempts there were when an answer of 500 or above, other than those of a receiver that is not there, is taken for trouble with this event alone.
 	troubles = 4
 	// lifetime is how long an event is worth sending.
 	lifetime = 72 * time.Hour

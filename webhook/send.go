@@ -150,7 +150,7 @@ func (s *Service) send(ctx context.Context, p *pending, n Notice) (result, error
 	case code >= 200 && code <= 299:
 		r.delivered = true
 		return r, nil
-	case code == http.StatusServiceUnavailable, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout:
+	case code == http.StatusBadGateway, code == http.StatusServiceUnavailable, code == http.StatusGatewayTimeout, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout:
 		r.away = true
 	case code >= 500:
 		r.away = p.attempt+1 < troubles // more often it is this event that the receiver can't take
