@@ -299,6 +299,16 @@ func TestLocksBeatPolicies(t *testing.T) {
 			h.acr(t, 200, "PATCH", "app", `{"`+lock+`":true}`)
 		}
 		purged("retentionPolicy without a lock", 1)
+		config := []byte(`{"os":"linux"}`)
+		h.blob("app", config)
+		signature := imageOf(`,"artifactType":"a/b","subject":`+descriptor(mediaImage, h.image("app", "", "signed")), config)
+		ds := string(name.DigestOf(signature))
+		h.manifest("app", ds, mediaImage, signature)
+		h.acr(t, 200, "PATCH", "app/_manifests/"+ds, `{"deleteEnabled":false}`)
+		w.pass()
+		purged("what something locked refers to", 0)
+		h.acr(t, 200, "PATCH", "app/_manifests/"+ds, `{"deleteEnabled":true}`)
+		purged("what something refers to, and that", 2)
 
 		h.change(func(r *meta.RegistryRow) { r.Retention, r.SoftDelete, r.SoftDeleteDays = false, true, 7 })
 		d := string(name.DigestOf(h.image("app", "gone", "b")))
