@@ -16,3 +16,6 @@ func (o DoorOptions) control(string, string, syscall.RawConn) error {
 	}
 	return nil
 }
+
+// StillOn has nothing to look at: no socket is bound to a network interface.
+func StillOn(syscall.Conn, string) error { return nil }

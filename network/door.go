@@ -89,7 +89,7 @@ type DoorOptions struct {
 	// Free lets the address be one that this machine does not have yet (IP_FREEBIND); Shared lets doors that differ in their interface listen at one address.
 	Free, Shared bool
 	// Refused hears of each connection that is closed before it is served, with its client's address and the reason: "limit", "client" (not among the clients), "interface"
-	// (a closed door), "host" (the name in the TLS handshake), "proxy-source", "proxy-header", "proxy-slots", "connect". Nil: nobody listens.
+	// (a closed door, or one whose interface is gone), "host" (the name in the TLS handshake), "proxy-source", "proxy-header", "proxy-slots", "connect". Nil: nobody listens.
 	Refused func(z Zone, client netip.AddrPort, reason string)
 }
 
@@ -225,6 +225,14 @@ func (d *Door) cut(which func(p *Peer) bool) {
 
 // Addr is the bound address.
 func (d *Door) Addr() netip.AddrPort { return d.socket.Addr().(*net.TCPAddr).AddrPort() }
+
+// Bound is why the door's interface is no longer the one that has its name.
+func (d *Door) Bound() error {
+	if d.o.Interface == "" {
+		return nil
+	}
+	return StillOn(d.socket, d.o.Interface)
+}
 
 // Zone is the zone of every connection accepted here.
 func (d *Door) Zone() Zone { return d.o.Zone }
@@ -379,6 +387,9 @@ func (d *Door) accept() (*net.TCPConn, error) {
 			}
 		} else {
 			reason = limits.admits(from.Addr(), open)
+		}
+		if reason == "" && d.o.Interface != "" && StillOn(socket, d.o.Interface) != nil {
+			reason = "interface"
 		}
 		if reason == "" {
 			return socket, nil

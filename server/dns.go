@@ -85,9 +85,13 @@ func (o *Options) completeDNS() error {
 type resolver struct {
 	s       *Server
 	network string // "" for everybody
+	address string
 	device  string // the network interface that it hears; "" for all
 	slots   chan struct{}
+	packets net.PacketConn
+	stream  net.Listener
 	servers []*dns.Server
+	err     error // why it has no sockets
 }
 
 // openDNS binds the resolvers of the options.
@@ -96,13 +100,21 @@ func (s *Server) openDNS(ctx context.Context) error {
 	if !off(s.o.DNS.Listen) {
 		all = append(all, DNSNetwork{Listen: s.o.DNS.Listen})
 	}
+	s.closers = append(s.closers, func() error {
+		for _, r := range s.resolvers {
+			r.close()
+		}
+		return nil
+	})
 	for _, n := range all {
 		devices := []string{""}
 		if v := s.o.virtualNetwork(n.Network); v != nil && len(v.Interfaces) > 0 {
 			devices = v.Interfaces
 		}
 		for _, device := range devices {
-			if err := s.openResolver(ctx, &resolver{s: s, network: n.Network, device: device}, n.Listen); err != nil {
+			r := &resolver{s: s, network: n.Network, address: n.Listen, device: device}
+			s.resolvers = append(s.resolvers, r)
+			if err := r.bind(ctx); err != nil {
 				return &OptionError{"dns", err}
 			}
 		}
@@ -110,30 +122,92 @@ func (s *Server) openDNS(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) openResolver(ctx context.Context, r *resolver, address string) error {
+func (r *resolver) bind(ctx context.Context) error {
 	lc := net.ListenConfig{}
 	if r.device != "" {
 		lc.Control = network.OnInterface(r.device)
 		lc.SetMultipathTCP(false)
 	}
-	packets, err := lc.ListenPacket(ctx, "udp", address)
-	if err != nil {
+	var err error
+	if r.packets, err = lc.ListenPacket(ctx, "udp", r.address); err != nil {
 		return r.cannot(err)
 	}
-	s.closers = append(s.closers, func() error { _ = packets.Close(); return nil })
-	stream, err := lc.Listen(ctx, "tcp", packets.LocalAddr().String()) // port 0: the one that UDP got
-	if err != nil {
+	r.address = r.packets.LocalAddr().String() // port 0: TCP has the one that UDP got
+	if r.stream, err = lc.Listen(ctx, "tcp", r.address); err != nil {
 		return r.cannot(err)
 	}
-	s.closers = append(s.closers, func() error { _ = stream.Close(); return nil })
 	r.slots = make(chan struct{}, dnsAtATime)
 	idle := func() time.Duration { return dnsIdle }
 	r.servers = []*dns.Server{
-		{PacketConn: packets, Handler: r, UDPSize: dns.MinMsgSize},
-		{Listener: &capped{Listener: stream, slots: make(chan struct{}, dnsAtATime)}, Handler: r, ReadTimeout: dnsAnswer, WriteTimeout: dnsAnswer, IdleTimeout: idle, MaxTCPQueries: 128},
+		{PacketConn: r.packets, Handler: r, UDPSize: dns.MinMsgSize},
+		{Listener: &capped{Listener: r.stream, slots: make(chan struct{}, dnsAtATime)}, Handler: r, ReadTimeout: dnsAnswer, WriteTimeout: dnsAnswer, IdleTimeout: idle, MaxTCPQueries: 128},
 	}
-	s.resolvers = append(s.resolvers, r)
 	return nil
+}
+
+func (r *resolver) close() {
+	if r.packets != nil {
+		_ = r.packets.Close()
+	}
+	if r.stream != nil {
+		_ = r.stream.Close()
+	}
+}
+
+// bound is why the resolver does not hear the interface of its name.
+func (r *resolver) bound() error {
+	if r.device == "" || r.err != nil {
+		return r.err
+	}
+	return errors.Join(network.StillOn(r.packets.(*net.UDPConn), r.device), network.StillOn(r.stream.(*net.TCPListener), r.device))
+}
+
+// rebindDNS binds resolvers anew whose interface was made anew, or has not been there yet.
+func (s *Server) rebindDNS(ctx context.Context) {
+	s.endpointsMu.Lock()
+	defer s.endpointsMu.Unlock()
+	s.mu.Lock()
+	start := s.start
+	s.mu.Unlock()
+	if start == nil {
+		return
+	}
+	for i, r := range s.resolvers {
+		if r.bound() == nil {
+			continue
+		}
+		ending, cancel := context.WithTimeout(ctx, dnsAnswer)
+		r.stop(ending)
+		cancel()
+		r.close()
+		next := &resolver{s: s, network: r.network, address: r.address, device: r.device}
+		if next.err = next.bind(ctx); next.err != nil {
+			next.close()
+		}
+		s.mu.Lock()
+		s.resolvers[i] = next
+		s.mu.Unlock()
+		switch {
+		case next.err == nil:
+			next.serve(start)
+			s.log.Info("a resolver of a virtual network was bound anew", "network", r.network, "address", r.address, "interface", r.device)
+		case r.err == nil || r.err.Error() != next.err.Error():
+			s.log.Error("a resolver of a virtual network lost its interface and could not be bound anew; the server goes on without it", "network", r.network, "address", r.address, "error", next.err)
+		}
+	}
+}
+
+// resolversFailed is why resolvers do not answer.
+func (s *Server) resolversFailed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, r := range s.resolvers {
+		if r.err != nil {
+			errs = append(errs, fmt.Errorf("the resolver %s: %w", r.address, r.err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (r *resolver) cannot(err error) error {
@@ -184,6 +258,9 @@ func (c *cappedConn) Close() error {
 
 // ServeDNS answers one question.
 func (r *resolver) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	if r.bound() != nil {
+		return // it came by another interface
+	}
 	select {
 	case r.slots <- struct{}{}:
 		defer func() { <-r.slots }()
@@ -342,22 +419,30 @@ func (s *Server) above(name string) bool {
 // serveDNS answers until the sockets are closed.
 func (s *Server) serveDNS(start func(func() error)) {
 	for _, r := range s.resolvers {
-		for _, server := range r.servers {
-			start(func() error {
-				if err := server.ActivateAndServe(); err != nil && !errors.Is(err, net.ErrClosed) {
-					return fmt.Errorf("DNS: %w", err)
-				}
-				return nil
-			})
-		}
+		r.serve(start)
+	}
+}
+
+func (r *resolver) serve(start func(func() error)) {
+	for _, server := range r.servers {
+		start(func() error {
+			if err := server.ActivateAndServe(); err != nil && !errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("DNS: %w", err)
+			}
+			return nil
+		})
 	}
 }
 
 // stopDNS ends the answering.
 func (s *Server) stopDNS(ctx context.Context) {
 	for _, r := range s.resolvers {
-		for _, server := range r.servers {
-			_ = server.ShutdownContext(ctx)
-		}
+		r.stop(ctx)
+	}
+}
+
+func (r *resolver) stop(ctx context.Context) {
+	for _, server := range r.servers {
+		_ = server.ShutdownContext(ctx)
 	}
 }

@@ -48,8 +48,11 @@ type endpointDoor struct {
 	err      error
 }
 
+// bound reports whether the door, if it is open, is still at the interface of its name.
+func (d *endpointDoor) bound() bool { return d.listener == nil || d.listener.door.Bound() == nil }
+
 // Reconcile makes the doors be those of the private endpoints that are approved now: missing ones are opened, and those of endpoints that are gone or rejected are
-// closed and their connections reset, as is one whose address has become the machine's own. It is called after each commit that changes an endpoint or a registry, before the change is answered. A door
+// closed and their connections reset, as is one whose address has become the machine's own; one whose interface was made anew is opened anew. It is called after each commit that changes an endpoint or a registry, before the change is answered. A door
 // that can't be opened is no error: it is tried again, and readiness, log and metrics say so. Errors: the endpoints could not be read; the doors stay as they are, and nothing enters by them that the
 // registry's row does not let in.
 func (s *Server) Reconcile(ctx context.Context) error {
@@ -71,7 +74,7 @@ func (s *Server) reconcileDoors(ctx context.Context) error {
 	open := slices.DeleteFunc(slices.Clone(all), func(e entrance) bool { return clashes[e.zone.Endpoint] != "" })
 	s.entrances.Store(&open)
 	want, limits := o.wantedEndpoints(all, clashes)
-	s.closeEndpoints(func(w wanted) bool { return slices.Contains(want, w) })
+	s.closeEndpoints(func(d *endpointDoor) bool { return slices.Contains(want, d.want) && d.bound() })
 	s.cutEndpoints(o, open)
 	own := machine()
 	for i, w := range want {
@@ -189,11 +192,11 @@ func (o *Options) wantedEndpoints(all entrances, clashes map[string]string) (wan
 }
 
 // closeEndpoints closes the doors that don't stay and resets their connections.
-func (s *Server) closeEndpoints(stays func(w wanted) bool) {
+func (s *Server) closeEndpoints(stays func(d *endpointDoor) bool) {
 	var stay []*endpointDoor
 	for _, d := range s.endpointDoors {
 		switch {
-		case stays(d.want):
+		case stays(d):
 			stay = append(stay, d)
 		case d.listener != nil:
 			d.listener.door.Stop()
@@ -251,7 +254,7 @@ func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits, o
 		d.err = fmt.Errorf("the address %s can't be listened on for what comes in by other interfaces", w.address)
 	} else {
 		if w.shared && !w.closed && w.is6() {
-			s.closeEndpoints(func(o wanted) bool { return !o.last || o.address != w.address }) // its turn comes again, after this one
+			s.closeEndpoints(func(d *endpointDoor) bool { return !d.want.last || d.want.address != w.address }) // its turn comes again, after this one
 			at = slices.IndexFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want == w })
 		}
 		d.listener, d.err = s.listen(ctx, w, l)
@@ -326,19 +329,22 @@ func (own addresses) outside(w wanted, l network.Limits) error {
 		w.address, where)
 }
 
-// doorsOutside reports whether a door is open that may not be.
-func (s *Server) doorsOutside() bool {
+// doorsAstray reports whether a door is open that may not be, or at an interface that is gone.
+func (s *Server) doorsAstray() bool {
 	s.mu.Lock()
 	all := slices.DeleteFunc(slices.Clone(s.endpointDoors), func(d *endpointDoor) bool { return d.listener == nil })
 	s.mu.Unlock()
 	if len(all) == 0 {
 		return false
 	}
+	if slices.ContainsFunc(all, func(d *endpointDoor) bool { return !d.bound() }) {
+		return true
+	}
 	own := machine()
 	return own.unread == nil && slices.ContainsFunc(all, func(d *endpointDoor) bool { return own.outside(d.want, d.limits) != nil })
 }
 
-// retryDoors tries doors again that could not be opened, and sees to those that may not be open any more, until ctx ends.
+// retryDoors tries doors and resolvers again that could not be opened, and sees to those that may not be open any more, until ctx ends.
 func (s *Server) retryDoors(ctx context.Context) {
 	tick := time.NewTicker(doorsAgain)
 	defer tick.Stop()
@@ -348,7 +354,8 @@ func (s *Server) retryDoors(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if s.doorsFailed() == nil && !s.doorsOutside() {
+		s.rebindDNS(ctx)
+		if s.doorsFailed() == nil && !s.doorsAstray() {
 			continue
 		}
 		if err := s.Reconcile(ctx); err != nil {

@@ -36,6 +36,7 @@ func (s *Server) checks() []check {
 	return []check{
 		{name: "database", fn: s.db.Ping},
 		{name: "endpoints", fn: func(context.Context) error { return s.doorsFailed() }, mild: true},
+		{name: "dns", fn: func(context.Context) error { return s.resolversFailed() }, mild: true},
 		{name: "audit", fn: func(context.Context) error { return r.audit.Healthy() }},
 		{name: "lease", fn: func(context.Context) error {
 			if !r.lease.Valid() {

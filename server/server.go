@@ -56,7 +56,7 @@ type Server struct {
 	turning   sync.Mutex // held while the installation key is rotated
 	mu        sync.Mutex
 	listeners []*listener
-	// endpointDoors are the doors of private endpoints: mu guards them too, and only who holds endpointsMu changes them.
+	// endpointDoors are the doors of private endpoints, resolvers answer for names: mu guards them too, and only who holds endpointsMu changes them.
 	endpointsMu   sync.Mutex
 	endpointDoors []*endpointDoor
 	entrances     atomic.Pointer[entrances]

@@ -5,6 +5,7 @@ package network_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -210,5 +211,76 @@ virtualNetworks:
 	}
 	if err := f.cut(); err != nil {
 		t.Errorf("a download by the door of a network that names nobody any more: %v", err)
+	}
+}
+
+// An interface that is deleted takes its door and its resolver with it: whoever comes by another one that has its number is not inside, and when there is one of its name again they are back.
+func TestInterfaceMadeAnew(t *testing.T) {
+	if _, err := exec.LookPath("ip"); err != nil {
+		missing(t, err.Error())
+	}
+	tag := fmt.Sprint(os.Getpid() % 10000)
+	inside, outside, near, far := "emb-ai-"+tag, "emb-ao-"+tag, "emai"+tag, "emao"+tag
+	wire(t, inside, near, "10.247.51")
+	const address, resolver = "10.247.51.9", "10.247.51.53"
+	for _, a := range []string{address, resolver} {
+		ip(t, "route", "add", "local", a, "dev", "lo")
+		t.Cleanup(func() { _ = exec.Command("ip", "route", "del", "local", a, "dev", "lo").Run() })
+	}
+	ip(t, "addr", "add", resolver+"/32", "dev", "lo")
+	t.Cleanup(func() { _ = exec.Command("ip", "addr", "del", resolver+"/32", "dev", "lo").Run() })
+	h := newHouse(t, fmt.Sprintf("virtualNetworks: [{id: %[1]s, door: address, port: 5543, interfaces: [%[2]s]}]\ndns: {networks: [{network: %[1]s, listen: '%[3]s:5353'}]}\n", vnet, near, resolver))
+	h.CreateRegistry("factory", nil)
+	h.put("factory", "pe1", vnet, meta.EndpointApproved, address)
+	h.Lock("factory")
+	seen := func(space string) string {
+		t.Helper()
+		status, _ := in(t, space, "curl", "-sk", "-m", "2", "-o", "/dev/null", "-w", "%{http_code}", "https://"+address+":5543/v2/")
+		said, _ := askIn(t, space, "udp", resolver+":5353", "factory.azurecr.localhost")
+		return status + " " + said
+	}
+	if got := seen(inside); got != "401 NOERROR "+address {
+		t.Fatalf("inside: %s", got)
+	}
+	device, err := net.InterfaceByName(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ip(t, "link", "del", near)
+	ip(t, "netns", "add", outside)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", outside).Run() })
+	ip(t, "link", "add", far, "index", fmt.Sprint(device.Index), "type", "veth", "peer", "name", "eth0", "netns", outside)
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", far).Run() })
+	ip(t, "addr", "add", "10.247.52.1/24", "dev", far)
+	ip(t, "link", "set", far, "up")
+	ip(t, "-n", outside, "addr", "add", "10.247.52.2/24", "dev", "eth0")
+	ip(t, "-n", outside, "link", "set", "eth0", "up")
+	for _, a := range []string{address, resolver} {
+		ip(t, "-n", outside, "route", "add", a, "via", "10.247.52.1")
+	}
+	if got := seen(outside); got != "000 " {
+		t.Errorf("outside, by an interface with the number: %s", got)
+	}
+	h.Recorded(t.Context(), "who came by it", func(r map[string]any) bool {
+		return r["rule"] == "interface" && strings.Contains(fmt.Sprint(r["source"]), "10.247.52.2")
+	})
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		a := h.admin("/readyz")
+		if strings.Contains(a.body, "private endpoint pe1: ") && strings.Contains(a.body, "the resolver "+resolver) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("without the interface readiness says %s", a.body)
+		}
+	}
+	if got := seen(outside); got != "000 " {
+		t.Errorf("outside, after a look at the doors: %s", got)
+	}
+	ip(t, "netns", "del", inside)
+	wire(t, inside, near, "10.247.51")
+	for end := time.Now().Add(30 * time.Second); seen(inside) != "401 NOERROR "+address; {
+		if time.Now().After(end) {
+			t.Fatalf("inside, by an interface made anew: %s\n%s", seen(inside), h.admin("/readyz").body)
+		}
 	}
 }
