@@ -210,7 +210,7 @@ const (
 func Restored(tx *meta.Tx, backup string) error { return tx.SetInstallation(factRestored, backup) }
 
 // Reconcile compares the database with the marks before anything is served. A database that is older than they say, one that was restored, or one whose marks are gone, is
-// held: each registry lets nothing out and has no public side until Confirm. Hold.Why is "" when nothing is held. Marks of another installation are an error.
+// held: each registry lets nothing out, and has neither a public side nor private endpoints, until Confirm. Hold.Why is "" when nothing is held. Marks of another installation are an error.
 func (g *Gate) Reconcile(ctx context.Context) (Hold, error) {
 	var hold Hold
 	var after map[string]int64

@@ -99,7 +99,7 @@ func (tx *Tx) DeleteEndpoint(e Endpoint) (int64, error) {
 }
 
 func (tx *Tx) projectEndpoints(registry string) (int64, error) {
-	all, err := tx.endpoints(`registry = $1 AND status = $2`, registry, EndpointApproved)
+	all, err := tx.approvedEndpoints(registry)
 	if err != nil {
 		return 0, err
 	}
@@ -127,6 +127,10 @@ func (tx *Tx) Endpoints() ([]Endpoint, error) {
 // EndpointsOf reads the rows of a registry, by its identity.
 func (tx *Tx) EndpointsOf(registry string) ([]Endpoint, error) {
 	return tx.endpoints(`registry = $1 ORDER BY resource_key`, registry)
+}
+
+func (tx *Tx) approvedEndpoints(registry string) ([]Endpoint, error) {
+	return tx.endpoints(`registry = $1 AND status = $2 ORDER BY resource_key`, registry, EndpointApproved)
 }
 
 // EndpointsIn reads the rows of a network, by its lower-case ARM id.

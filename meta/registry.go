@@ -50,7 +50,7 @@ type RegistryRow struct {
 	SoftDeleteDays int64
 	// TokensValidFrom: tokens issued before it are void.
 	TokensValidFrom time.Time
-	// Endpoints are the ids of the private endpoints whose connection is approved, in their order. PutRegistry leaves them as they are: see PutEndpoint.
+	// Endpoints are the ids of the private endpoints whose connection is approved, in their order; none while the row is held. PutRegistry leaves them as they are: see PutEndpoint.
 	Endpoints []string
 	// Held: the database is a copy that may be older than what was in force, and nobody has confirmed it. PutRegistry leaves it as it is.
 	Held bool
@@ -173,7 +173,7 @@ func (tx *Tx) scanRegistry(scan func(...any) error) (RegistryRow, error) {
 	}
 	r.TokensValidFrom, r.RetentionSince = FromMicros(valid), FromMicros(since)
 	if r.Held {
-		r.Exports, r.PublicAccess = false, false
+		r.Exports, r.PublicAccess, r.Endpoints = false, false, nil
 	}
 	return r, nil
 }
@@ -224,22 +224,38 @@ type OwnPolicy struct {
 	Registry     string `json:"registry"`
 	Exports      bool   `json:"exports"`
 	PublicAccess bool   `json:"publicNetworkAccess"`
+	// Endpoints are the ARM ids of its approved private endpoints.
+	Endpoints []string `json:"privateEndpoints,omitempty"`
 }
 
 // OwnPolicies are those of the registries that are held, by name.
 func (tx *Tx) OwnPolicies() ([]OwnPolicy, error) {
-	rows, err := tx.Query(`SELECT name, exports, public_access FROM registries WHERE held ORDER BY name`)
+	rows, err := tx.Query(`SELECT id, name, exports, public_access FROM registries WHERE held ORDER BY name`)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	var all []OwnPolicy
+	var ids []string
 	for rows.Next() {
 		var p OwnPolicy
-		if err := rows.Scan(&p.Registry, &p.Exports, &p.PublicAccess); err != nil {
+		var id string
+		if err := rows.Scan(&id, &p.Registry, &p.Exports, &p.PublicAccess); err != nil {
 			return nil, err
 		}
-		all = append(all, p)
+		all, ids = append(all, p), append(ids, id)
 	}
-	return all, rows.Err()
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return nil, err
+	}
+	for i, id := range ids {
+		endpoints, err := tx.approvedEndpoints(id)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range endpoints {
+			all[i].Endpoints = append(all[i].Endpoints, e.ResourceID)
+		}
+	}
+	return all, nil
 }

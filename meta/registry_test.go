@@ -264,15 +264,29 @@ func TestHoldRegistry(t *testing.T) {
 				t.Fatalf("epoch %d, %v; want %d", r.Epoch, err, want)
 			}
 		}
+		e := endpoint("1", "x")
+		if err := db.Write(t.Context(), func(tx *meta.Tx) error { _, err := tx.PutEndpoint(e); return err }); err != nil {
+			t.Fatal(err)
+		}
+		r.Endpoints = []string{e.ID}
 		hold(true, 40, 41)
 		closed := r
-		closed.Held, closed.Exports, closed.PublicAccess = true, false, false
+		closed.Held, closed.Exports, closed.PublicAccess, closed.Endpoints = true, false, false, nil
 		checkRow(t, db, closed, true)
 		var err error
 		if closed.Epoch, err = putRow(t, db, r); err != nil || closed.Epoch != 42 {
 			t.Fatalf("epoch %d, %v", closed.Epoch, err)
 		}
 		checkRow(t, db, closed, true)
+		if err := db.Read(t.Context(), func(tx *meta.Tx) error {
+			own, err := tx.OwnPolicies()
+			if want := []meta.OwnPolicy{{Registry: r.Name, Exports: true, PublicAccess: true, Endpoints: []string{e.ResourceID}}}; !reflect.DeepEqual(own, want) {
+				t.Errorf("its own policy: %+v, want %+v", own, want)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
 		hold(false, 7, 43)
 		checkRow(t, db, r, true)
 		err = db.Write(t.Context(), func(tx *meta.Tx) error { _, err := tx.HoldRegistry("absent", true, 0); return err })

@@ -137,6 +137,9 @@ func (a *adminSocket) confirm(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := a.of.Reconcile(r.Context()); err != nil { // the hold has ended all the same
+		a.log.Error("private endpoints", "error", err)
+	}
 	a.log.Warn("a restored copy was confirmed: the registries' own policies are in force again", "by", c.Name)
 	reply(w, http.StatusOK, map[string]any{"confirmed": hold})
 	return nil

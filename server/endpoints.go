@@ -29,7 +29,7 @@ type entrance struct {
 	addresses []meta.EndpointAddress
 }
 
-// entrances are all approved endpoints whose registry is there, and whose address none that was made before has too. They are replaced whole, before the change that made them so is answered.
+// entrances are all approved endpoints whose registry is there and not held, and whose address none that was made before has too. They are replaced whole, before the change that made them so is answered.
 type entrances []entrance
 
 // find is the endpoint that fits; nil when none does.
@@ -96,7 +96,7 @@ func (s *Server) readEntrances(ctx context.Context, o Options) (all entrances, e
 				continue
 			}
 			row, err := tx.RegistryByID(e.Registry)
-			if errors.Is(err, meta.ErrNotFound) {
+			if errors.Is(err, meta.ErrNotFound) || row.Held {
 				continue
 			}
 			if err != nil {

@@ -179,7 +179,7 @@ func (s *Server) open(ctx context.Context) error {
 func (s *Server) reconcile(ctx context.Context) error {
 	hold, err := s.rooms.gate.Reconcile(ctx)
 	if err == nil && hold.Why != "" {
-		s.log.Warn("every registry is held: nothing is exported and the public side is shut until an owner runs 'embargo restore confirm'", "why", hold.Why, "since", hold.Since)
+		s.log.Warn("every registry is held: nothing is exported, and the public side and the private endpoints are shut, until an owner runs 'embargo restore confirm'", "why", hold.Why, "since", hold.Since)
 	}
 	return err
 }

@@ -243,8 +243,8 @@ func restoreCommand() *cobra.Command {
 		Use:   "restore --from FOLDER",
 		Short: "Put a backup into an empty data directory and an empty database",
 		Long: "Put a backup into an empty data directory and an empty database; a backup from SQLite may go to PostgreSQL, and the other way. No server may run on either.\n" +
-			"A policy-epochs.json in the data directory is kept: bring along the newest one there is. Unless it shows that no policy was tightened since the backup, the installation comes up held: nothing is exported\n" +
-			"and the public side is shut until an owner runs 'embargo restore confirm'.",
+			"A policy-epochs.json in the data directory is kept: bring along the newest one there is. Unless it shows that no policy was tightened since the backup, the installation comes up held: nothing is exported,\n" +
+			"and the public side and the private endpoints are shut, until an owner runs 'embargo restore confirm'.",
 		Args: func(_ *cobra.Command, args []string) error { return unknown(args) },
 	}
 	declareSome(c.Flags(), "data", "database", "storage", "storageKeyFile", "storageRoots", "installationKey", "logLevel", "logFormat")

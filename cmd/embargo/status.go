@@ -100,7 +100,7 @@ func tell(w io.Writer, st server.Status) error {
 	}
 	if st.Hold != nil {
 		line("HELD", "since %s: %s.", st.Hold.Since.Format(time.RFC3339), st.Hold.Why)
-		line("", "Nothing is exported and the public side is shut until an owner runs 'embargo restore confirm'. That puts in force:")
+		line("", "Nothing is exported, and the public side and the private endpoints are shut, until an owner runs 'embargo restore confirm'. That puts in force:")
 		for _, p := range st.Hold.Own {
 			line("", "  %s", own(p))
 		}
@@ -126,8 +126,12 @@ func tell(w io.Writer, st server.Status) error {
 func own(p meta.OwnPolicy) string {
 	state := map[bool]string{true: "enabled", false: "disabled"}
 	what := "stays closed"
-	if p.Exports || p.PublicAccess {
+	if p.Exports || p.PublicAccess || len(p.Endpoints) > 0 {
 		what = "OPENS"
 	}
-	return fmt.Sprintf("%s %s: exports %s, public network access %s", p.Registry, what, state[p.Exports], state[p.PublicAccess])
+	text := fmt.Sprintf("%s %s: exports %s, public network access %s", p.Registry, what, state[p.Exports], state[p.PublicAccess])
+	if len(p.Endpoints) > 0 {
+		text += ", private endpoints " + strings.Join(p.Endpoints, ", ")
+	}
+	return text
 }

@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +29,29 @@ func connections(t *testing.T, s *instance.Server, registry string) (ids []strin
 		ids = append(ids, c.ID)
 	}
 	return ids
+}
+
+// harbour makes a virtual network and its doors, and returns the path of its resources, the body that makes an endpoint of a registry in it, and its port.
+func harbour(t *testing.T, s *instance.Server, prefix string) (path string, body func(registry string) instance.J, port string) {
+	t.Helper()
+	path = s.GroupPath() + "/providers/Microsoft.Network/"
+	network := path + "virtualNetworks/harbour"
+	if a := s.ARM(http.MethodPut, network+"?api-version=2022-01-01", instance.J{"location": "centralus", "properties": instance.J{
+		"addressSpace": instance.J{"addressPrefixes": []string{prefix}},
+		"subnets":      []any{instance.J{"name": "quay", "properties": instance.J{"addressPrefix": prefix}}}}}); a.Status != http.StatusCreated {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	_, port, err := net.SplitHostPort(instance.FreePort(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wrong := s.Configure(fmt.Sprintf("logLevel: info\nvirtualNetworks:\n- {id: %s, door: address, port: %s, tls: false}\n", network, port)); wrong != "" {
+		t.Fatal(wrong)
+	}
+	return path, func(registry string) instance.J {
+		return instance.J{"location": "centralus", "properties": instance.J{"subnet": instance.J{"id": network + "/subnets/quay"},
+			"privateLinkServiceConnections": []any{instance.J{"name": "c", "properties": instance.J{"privateLinkServiceId": s.RegistryID(registry), "groupIds": []string{"registry"}}}}}}
+	}, port
 }
 
 // underWay begins to pull a blob by a door and reads a little of it; what it returns reads the rest.
@@ -74,18 +100,8 @@ func TestEndpointByARM(t *testing.T) {
 			}
 			return a
 		}
-		net := s.GroupPath() + "/providers/Microsoft.Network/"
-		put(200, net+"virtualNetworks/harbour?api-version=2022-01-01", instance.J{"location": "centralus", "properties": instance.J{
-			"addressSpace": instance.J{"addressPrefixes": []string{"127.23.0.0/16"}},
-			"subnets":      []any{instance.J{"name": "quay", "properties": instance.J{"addressPrefix": "127.23.0.0/24"}}}}})
-		port := instance.FreePort(t)
-		port = port[strings.LastIndexByte(port, ':')+1:]
-		if wrong := s.Configure(fmt.Sprintf("logLevel: info\nvirtualNetworks:\n- {id: %s, door: address, port: %s, tls: false}\n", net+"virtualNetworks/harbour", port)); wrong != "" {
-			t.Fatal(wrong)
-		}
-		endpoint := net + "privateEndpoints/pier?api-version=2022-01-01"
-		body := instance.J{"location": "centralus", "properties": instance.J{"subnet": instance.J{"id": net + "virtualNetworks/harbour/subnets/quay"},
-			"privateLinkServiceConnections": []any{instance.J{"name": "c", "properties": instance.J{"privateLinkServiceId": s.RegistryID("shipyard"), "groupIds": []string{"registry"}}}}}}
+		path, of, port := harbour(t, s, "127.23.0.0/24")
+		endpoint, body := path+"privateEndpoints/pier?api-version=2022-01-01", of("shipyard")
 		put(200, endpoint, body)
 		host, at := "shipyard"+s.ACRLoginServerSuffix, "127.23.0.4:"+port
 		reached := func(want int, when string) {
@@ -125,4 +141,88 @@ func TestEndpointByARM(t *testing.T) {
 			t.Errorf("the registry made anew has connections: %q", ids)
 		}
 	})
+}
+
+// A copy of the database in which a connection is still approved that was rejected since does not bring the endpoint back: while it is held no endpoint enters, none is approved, and the confirmation
+// is told which ones it lets in.
+func TestOlderCopyShutsEndpoints(t *testing.T) {
+	s := instance.New(t, "sqlite", "logLevel: info\n")
+	s.CreateRegistry("shipyard", nil)
+	path, of, port := harbour(t, s, "127.24.0.0/24")
+	host, at := "shipyard"+s.ACRLoginServerSuffix, "127.24.0.4:"+port
+	reached := func(want int, when string) {
+		t.Helper()
+		if got := exchange("127.0.0.1", at, ping(host)); got != want {
+			t.Errorf("%s: %d, want %d", when, got, want)
+		}
+	}
+	create := func(name string, body instance.J) instance.Answer {
+		return s.ARM(http.MethodPut, path+"privateEndpoints/"+name+"?api-version=2022-01-01", body)
+	}
+	if a := create("pier", of("shipyard")); a.Status != http.StatusCreated {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	waits := of("shipyard")
+	properties := waits["properties"].(instance.J)
+	properties["manualPrivateLinkServiceConnections"] = properties["privateLinkServiceConnections"]
+	delete(properties, "privateLinkServiceConnections")
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(s.Data, "embargo.db")
+	copied, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	reached(401, "the endpoint is approved")
+	pier := connections(t, s, "shipyard")[0]
+	state := func(connection, word string) instance.Answer {
+		return s.ARM(http.MethodPut, connection+"?api-version=2022-02-01-preview", instance.J{"properties": instance.J{"privateLinkServiceConnectionState": instance.J{"status": word}}})
+	}
+	if a := state(pier, "Rejected"); a.Status/100 != 2 {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, copied, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	reached(0, "the older copy")
+	refused := func(a instance.Answer, endpoint string) {
+		t.Helper()
+		if a.Status != http.StatusConflict || !strings.Contains(string(a.Body), "embargo restore confirm") || !strings.Contains(string(a.Body), "privateEndpoints/"+endpoint+"'") {
+			t.Errorf("an endpoint is approved while it is held: %d %s", a.Status, a.Body)
+		}
+	}
+	refused(create("another", of("shipyard")), "another")
+	if a := create("waits", waits); a.Status != http.StatusCreated {
+		t.Errorf("an endpoint that waits for its approval: %d %s", a.Status, a.Body)
+	}
+	for _, id := range connections(t, s, "shipyard") {
+		if id != pier {
+			refused(state(id, "Approved"), "waits")
+			if a := state(id, "Rejected"); a.Status/100 != 2 {
+				t.Errorf("a connection is rejected while it is held: %d %s", a.Status, a.Body)
+			}
+		}
+	}
+	reached(0, "after what was refused")
+	run := func(args ...string) string {
+		t.Helper()
+		out, errs, err := s.Run(t.Context(), args...)
+		if err != nil {
+			t.Fatalf("embargo %s: %v\n%s%s", strings.Join(args, " "), err, out, errs)
+		}
+		return out
+	}
+	opens := "shipyard OPENS: exports enabled, public network access enabled, private endpoints " + path + "privateEndpoints/pier\n"
+	if said := run("status", "--data", s.Data); !strings.Contains(said, opens) {
+		t.Errorf("the status does not tell %q: %s", opens, said)
+	}
+	run("login", "--service-principal", "--credentials", filepath.Join(s.Data, "credentials.json"), "--username", s.ClientID, "--password", s.ClientSecret)
+	run("restore", "confirm", "--yes", "--data", s.Data)
+	reached(401, "confirmed")
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 )
@@ -59,6 +60,12 @@ func Of(registry name.ResourceID, e meta.Endpoint) Connection {
 func Rows(tx *meta.Tx, registry string) ([]meta.Endpoint, error) {
 	all, err := tx.EndpointsOf(registry)
 	return slices.DeleteFunc(all, func(e meta.Endpoint) bool { return e.Status == meta.EndpointDisconnected }), err
+}
+
+// Held refuses to let a private endpoint into a registry that is held.
+func Held(row meta.RegistryRow, endpoint, meanwhile string) error {
+	return fault.New(fault.Conflict, "Approving the connection of the private endpoint '%s' to the registry '%s' is not supported because this installation runs on a restored copy that nobody has confirmed. "+
+		"An owner confirms it with 'embargo restore confirm'; %s.", endpoint, row.Name, meanwhile)
 }
 
 // Find is the connection of that name, in any casing. Errors: meta.ErrNotFound.

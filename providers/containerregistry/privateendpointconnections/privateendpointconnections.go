@@ -144,6 +144,9 @@ func (k kind) apply(tx *arm.Tx, c arm.Change[connections.Connection]) error {
 			tx.AfterCommit(func(ctx context.Context) error { return k.o.Fence(ctx, row.ID, row.Epoch) })
 			return settle(c, row, e)
 		}
+		if row.Held && l.Status == meta.EndpointApproved && e.Status != l.Status {
+			return connections.Held(row, e.ResourceID, "until then a connection can be rejected or deleted")
+		}
 		e.Status, e.Description = l.Status, l.Description
 	}
 	epoch, err := m.PutEndpoint(e)

@@ -14,6 +14,7 @@ import (
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/network"
+	"github.com/embargo-registry/embargo/providers/containerregistry/connections"
 	"github.com/embargo-registry/embargo/providers/network/space"
 )
 
@@ -164,6 +165,9 @@ func status(tx *arm.Tx, c arm.Change[document], row meta.RegistryRow) (status, d
 			return "", "", err
 		}
 		may, err := tx.Can(approval, id)
+		if err == nil && may && row.Held {
+			return "", "", connections.Held(row, c.ID.String(), "until then the endpoint can be made with a connection in manualPrivateLinkServiceConnections, which waits for its approval")
+		}
 		if err != nil || may {
 			return meta.EndpointApproved, "Auto-Approved", err
 		}
