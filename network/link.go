@@ -39,7 +39,8 @@ func (l *tunnelListener) unwrap(socket *net.TCPConn) {
 		l.close(socket, l.d.o.Zone, balancer, "proxy-header")
 		return
 	}
-	p := Peer{Zone: l.d.o.Links(link), Addr: balancer, via: balancer, by: link}
+	place := func() Zone { return l.d.o.Links(link) }
+	p := Peer{Zone: place(), Addr: balancer, via: balancer, by: link}
 	if client.IsValid() {
 		p.Addr = client
 	}
@@ -47,7 +48,7 @@ func (l *tunnelListener) unwrap(socket *net.TCPConn) {
 		l.close(socket, p.Zone, p.Addr, reason)
 		return
 	}
-	l.hand(socket, nil, p)
+	l.hand(socket, nil, p, place)
 }
 
 func (l *tunnelListener) close(socket *net.TCPConn, z Zone, client netip.AddrPort, reason string) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -165,6 +166,35 @@ func TestLinkPlacesTheConnection(t *testing.T) {
 	}
 	d.Limit(Limits{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.9/32")}})
 	l.closed(t)
+}
+
+// Where a link leads may change between the look and the connection's registration: what is cut by then is cut all the same.
+func TestLinkChangesMeanwhile(t *testing.T) {
+	h := newHouse(t)
+	mine, public := Zone{Kind: Private, Door: "pe", Registry: "mine", Endpoint: "e1"}, Zone{Kind: Public, Door: "balancer"}
+	var now atomic.Pointer[Zone]
+	now.Store(&mine)
+	looked, changed := make(chan bool, 1), make(chan bool)
+	d := h.open(t, DoorOptions{Zone: public, Limits: Limits{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}, Links: func(string) Zone {
+		z := *now.Load()
+		select {
+		case looked <- true: // the first time
+			<-changed
+		default:
+		}
+		return z
+	}}, h.says())
+	l := dialFrom(t, "127.0.0.2", d)
+	_, _ = l.Write(header(t, aws("vpce-0")))
+	for len(looked) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	now.Store(&public)
+	d.Cut(func(p *Peer) bool { return p.Zone != public })
+	close(changed)
+	if err := l.ask(hello); err == nil {
+		t.Error("a connection whose link was taken away is served")
+	}
 }
 
 // truncated sends each beginning of a header and nothing more: the door gives it up after its time and keeps nothing of it.
