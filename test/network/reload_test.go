@@ -14,8 +14,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/test/instance"
@@ -286,5 +289,60 @@ func TestNetworksConfig(t *testing.T) {
 		if err != nil || !strings.Contains(out, "is good") || !strings.HasPrefix(errs, want) || (want == "") != (errs == "") {
 			t.Errorf("%s: config check says %v %s%s, want %q", what, err, out, errs, want)
 		}
+	}
+}
+
+// While the endpoints can't be read, a reload narrows the doors that are open all the same, and is not called done until they can be.
+func TestReloadWithoutDatabase(t *testing.T) {
+	_, port, _ := net.SplitHostPort(instance.FreePort(t))
+	config := func(clients string) string {
+		return fmt.Sprintf("virtualNetworks:\n- {id: %s, door: address, port: %s, tls: false, clients: [%s]}\n", vnet, port, clients)
+	}
+	h := newHouse(t, config("127.0.0.1, 127.0.0.5"))
+	h.CreateRegistry("factory", nil)
+	h.put("factory", "pe1", vnet, meta.EndpointApproved, "127.20.7.4")
+	at := "127.20.7.4:" + port
+	rename := func(from, to string) {
+		t.Helper()
+		if err := h.db.Write(t.Context(), func(tx *meta.Tx) error {
+			_, err := tx.Exec("ALTER TABLE " + from + " RENAME TO " + to)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says := func(line string) bool {
+		return slices.ContainsFunc(h.Lines(), func(l map[string]any) bool { return strings.HasPrefix(fmt.Sprint(l["msg"]), line) })
+	}
+	until := func(line string) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); !says(line); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("the log does not say %q", line)
+			}
+		}
+	}
+	if got := exchange("127.0.0.5", at, ping("factory")); got != http.StatusUnauthorized {
+		t.Fatal(got)
+	}
+	rename("private_addresses", "away")
+	h.write(config("127.0.0.1") + "database: \"" + h.url + "\"\n")
+	if err := syscall.Kill(h.PID(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	until("the configuration is in force, but")
+	if got := exchange("127.0.0.5", at, ping("factory")); got != 0 {
+		t.Errorf("who is no client any more is answered %d", got)
+	}
+	if got := exchange("127.0.0.1", at, ping("factory")); got != http.StatusUnauthorized {
+		t.Errorf("who still is a client is answered %d", got)
+	}
+	if a := h.admin("/readyz"); says("configuration reloaded") || !strings.Contains(a.body, "the private endpoints could not be read") {
+		t.Errorf("it is called done: %s", a.body)
+	}
+	rename("away", "private_addresses")
+	until("configuration reloaded")
+	if a := h.admin("/readyz"); strings.Contains(a.body, "could not be read") {
+		t.Errorf("readiness says %s", a.body)
 	}
 }
