@@ -224,6 +224,7 @@ func TestNetworksConfig(t *testing.T) {
 	}{
 		"a bad range of clients":                {network("door: address, clients: [10.0.0.0/33]"), "virtualNetworks", `entry 1: clients: "10.0.0.0/33"`, 2},
 		"a bad load balancer":                   {network("door: proxy, listen: \"" + free + "\", tls: false, from: [balancer]"), "virtualNetworks", `entry 1: from: "balancer"`, 2},
+		"everybody is a load balancer":          {network("door: proxy, listen: \"" + free + "\", tls: false, from: [127.0.0.2, 0.0.0.0/0]"), "virtualNetworks", "entry 1: from: 0.0.0.0/0 is every address", 2},
 		"no load balancers":                     {network("door: proxy, listen: \"" + free + "\", tls: false"), "virtualNetworks", "entry 1: from", 2},
 		"no ARM id":                             {"virtualNetworks: [{id: factory}]\n", "virtualNetworks", `entry 1: id: "factory"`, 2},
 		"an unknown member":                     {network("dor: address"), "virtualNetworks", "dor", 2},
