@@ -430,6 +430,15 @@ func (s *Server) placed(id string, outside network.Zone) func(host string) netwo
 	}
 }
 
+// label is the first label of the login server of an approved endpoint's registry.
+func (s *Server) label(endpoint string) string {
+	e := s.entrances.Load().find(func(e entrance) bool { return e.zone.Endpoint == endpoint })
+	if e == nil {
+		return ""
+	}
+	return e.host
+}
+
 // options are those in force.
 func (s *Server) options() Options {
 	s.mu.Lock()
