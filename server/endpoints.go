@@ -329,7 +329,7 @@ func machine() addresses {
 // outside is why a door may not be open: it is bound to no interface, its virtual network names no clients, and its address is the machine's own.
 func (own addresses) outside(w wanted, l network.Limits) error {
 	host, _, err := net.SplitHostPort(w.address)
-	if err != nil || w.device != "" || w.closed || loopback(w.address) || len(l.Clients) > 0 {
+	if err != nil || w.device != "" || w.closed || loopback(w.address) || limited(l.Clients) {
 		return nil
 	}
 	where, is := own.device[host]

@@ -91,6 +91,11 @@ func everyone(p netip.Prefix) bool {
 	return p.Bits() == 0 || p.Addr().Is4In6() && p.Bits() <= 96
 }
 
+// limited reports whether clients are named: every address names nobody.
+func limited(clients []netip.Prefix) bool {
+	return len(clients) > 0 && !slices.ContainsFunc(clients, everyone)
+}
+
 // addressable refuses a listener that takes every address at the port of a network with address doors: none of them could be opened.
 func (o *Options) addressable() error {
 	all, _ := o.wanted()

@@ -264,7 +264,7 @@ func TestNetworksConfig(t *testing.T) {
 			t.Errorf("doors at the port of %s: config check says %v %s", listen, err, errs)
 		}
 	}
-	right := base + network("door: address, clients: [10.0.0.0/24, 127.0.0.1], proxyListen: \""+free+"\"") + "- {id: " + vnet2 + ", door: proxy, listen: \"" + balancer + "\", tls: false, from: [127.0.0.2], links: {vpce-1: " + resource("x") + "}}\ntrustedProxies: [10.0.0.1]\n"
+	right := base + network("door: address, interfaces: [eth1], clients: [10.0.0.0/24, 127.0.0.1], proxyListen: \""+free+"\"") + "- {id: " + vnet2 + ", door: proxy, listen: \"" + balancer + "\", tls: false, from: [127.0.0.2], links: {vpce-1: " + resource("x") + "}}\ntrustedProxies: [10.0.0.1]\n"
 	if wrong := h.Configure(right); wrong != "" {
 		t.Error(wrong)
 	}
@@ -277,9 +277,17 @@ func TestNetworksConfig(t *testing.T) {
 		"a listener beyond loopback for some":   {"privateListeners: [{address: \"10.0.0.5:443\", registry: factory, clients: [10.0.0.0/24]}]\n", ""},
 		"a listener on loopback":                {"privateListeners: [{address: \"127.0.0.5:443\", registry: factory}]\n", ""},
 		"a network without interfaces and such": {network("door: address"), "virtualNetworks: entry 1: without interfaces and clients"},
-		"a network without interfaces":          {network("door: address, clients: [10.0.0.0/24]"), ""},
-		"a network without clients":             {network("door: address, interfaces: [eth1]"), ""},
+		"a network without interfaces":          {network("door: address, clients: [10.0.0.0/24]"), "virtualNetworks: entry 1: without interfaces, whoever"},
+		"a network without clients":             {network("door: address, interfaces: [eth1]"), "virtualNetworks: entry 1: without clients, whoever comes"},
+		"a network with both":                   {network("door: address, interfaces: [eth1], clients: [10.0.0.0/24]"), ""},
+		"a network for everybody":               {network("door: address, clients: [0.0.0.0/0]"), "virtualNetworks: entry 1: without interfaces and clients"},
+		"a listener for everybody":              {"privateListeners: [{address: \"10.0.0.5:443\", registry: factory, clients: [10.0.0.0/24, \"::/0\"]}]\n", "privateListeners: entry 1: without clients"},
 		"a network that has no door by address": {network("proxyListen: \"" + free + "\""), ""},
+		"a proxy for everybody":                 {network("proxyListen: \"10.0.0.5:3128\""), "virtualNetworks: entry 1: proxyListen: without clients"},
+		"a proxy for some":                      {network("clients: [10.0.0.0/24], proxyListen: \"10.0.0.5:3128\""), ""},
+		"names for everybody":                   {"dns: {networks: [{network: " + vnet + ", listen: \"10.0.0.5:53\"}]}\n" + network("door: none"), "dns: networks: factory has neither interfaces nor clients"},
+		"names for some":                        {"dns: {networks: [{network: " + vnet + ", listen: \"10.0.0.5:53\"}]}\n" + network("door: none, clients: [10.0.0.0/24]"), ""},
+		"names on loopback":                     {"dns: {networks: [{network: " + vnet + ", listen: \"127.0.0.5:53\"}]}\n" + network("door: none"), ""},
 	} {
 		h.write(base + c.config)
 		want := ""
