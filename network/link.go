@@ -39,7 +39,8 @@ func (l *tunnelListener) unwrap(socket *net.TCPConn) {
 		l.close(socket, l.d.o.Zone, balancer, "proxy-header")
 		return
 	}
-	p := Peer{Zone: l.d.o.Links(link), Addr: balancer, via: balancer, by: link}
+	place := func() Zone { return l.d.o.Links(link) }
+	p := Peer{Zone: place(), Addr: balancer, via: balancer, by: link}
 	if client.IsValid() {
 		p.Addr = client
 	}
@@ -47,7 +48,7 @@ func (l *tunnelListener) unwrap(socket *net.TCPConn) {
 		l.close(socket, p.Zone, p.Addr, reason)
 		return
 	}
-	l.hand(socket, nil, p)
+	l.hand(socket, nil, p, place)
 }
 
 func (l *tunnelListener) close(socket *net.TCPConn, z Zone, client netip.AddrPort, reason string) {
@@ -130,11 +131,12 @@ func checks(head []byte) bool {
 	return true
 }
 
-// linkOf is the private link that the values of a header name, as text. A header that names two is in error: nobody could say which one is meant.
+// linkOf is the private link that the values of a header name, as text. A header that names two is in error, for nobody could say which one is meant, and so is one that names a link
+// which can't be read: whoever came by it has an address of a foreign network.
 func linkOf(tlvs []proxyproto.TLV) (string, error) {
 	var links []string
 	for i := range tlvs {
-		one := tlvs[i : i+1]
+		one, before := tlvs[i:i+1], len(links)
 		if id := tlvparse.FindAWSVPCEndpointID(one); id != "" {
 			links = append(links, id)
 		}
@@ -143,6 +145,12 @@ func linkOf(tlvs []proxyproto.TLV) (string, error) {
 		}
 		if id, ok := tlvparse.ExtractPSCConnectionID(one); ok {
 			links = append(links, strconv.FormatUint(id, 10))
+		}
+		switch tlvs[i].Type {
+		case tlvparse.PP2_TYPE_AWS, tlvparse.PP2_TYPE_AZURE, tlvparse.PP2_TYPE_GCP:
+			if len(links) == before {
+				return "", errHead
+			}
 		}
 	}
 	switch len(links) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,7 +112,12 @@ func TestLinkPlacesTheConnection(t *testing.T) {
 		{"GCP", "127.0.0.2", header(t, gcp(18446744073709551615)), private, ""},
 		{"a link nobody knows", "127.0.0.2", header(t, aws("vpce-0")), outside, ""},
 		{"no link", "127.0.0.2", header(t), outside, ""},
-		{"a link with more behind it", "127.0.0.2", header(t, aws("vpce-08d2bf15fac5001c9\x00")), outside, ""},
+		{"a link with more behind it", "127.0.0.2", header(t, aws("vpce-08d2bf15fac5001c9\x00")), "", "proxy-header 127.0.0.2"},
+		{"an empty link", "127.0.0.2", header(t, aws("")), "", "proxy-header 127.0.0.2"},
+		{"a value of AWS that is no link", "127.0.0.2", header(t, proxyproto.TLV{Type: 0xEA, Value: []byte("\x02vpce-0")}), "", "proxy-header 127.0.0.2"},
+		{"a link of Azure that is too long", "127.0.0.2", header(t, proxyproto.TLV{Type: 0xEE, Value: []byte{1, 77, 0, 0, 0, 0}}), "", "proxy-header 127.0.0.2"},
+		{"a link of GCP that is too short", "127.0.0.2", header(t, proxyproto.TLV{Type: 0xE0, Value: []byte{0, 0, 0, 0, 0, 0, 77}}), "", "proxy-header 127.0.0.2"},
+		{"a link, and one that can't be read", "127.0.0.2", header(t, aws("vpce-08d2bf15fac5001c9"), aws("")), "", "proxy-header 127.0.0.2"},
 		{"two links", "127.0.0.2", header(t, aws("vpce-0"), aws("vpce-08d2bf15fac5001c9")), "", "proxy-header 127.0.0.2"},
 		{"two kinds of link", "127.0.0.2", header(t, azure(1), gcp(18446744073709551615)), "", "proxy-header 127.0.0.2"},
 		{"from an address that is not listed", "127.0.0.3", whole, "", "proxy-source 127.0.0.3"},
@@ -160,6 +166,35 @@ func TestLinkPlacesTheConnection(t *testing.T) {
 	}
 	d.Limit(Limits{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.9/32")}})
 	l.closed(t)
+}
+
+// Where a link leads may change between the look and the connection's registration: what is cut by then is cut all the same.
+func TestLinkChangesMeanwhile(t *testing.T) {
+	h := newHouse(t)
+	mine, public := Zone{Kind: Private, Door: "pe", Registry: "mine", Endpoint: "e1"}, Zone{Kind: Public, Door: "balancer"}
+	var now atomic.Pointer[Zone]
+	now.Store(&mine)
+	looked, changed := make(chan bool, 1), make(chan bool)
+	d := h.open(t, DoorOptions{Zone: public, Limits: Limits{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}, Links: func(string) Zone {
+		z := *now.Load()
+		select {
+		case looked <- true: // the first time
+			<-changed
+		default:
+		}
+		return z
+	}}, h.says())
+	l := dialFrom(t, "127.0.0.2", d)
+	_, _ = l.Write(header(t, aws("vpce-0")))
+	for len(looked) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	now.Store(&public)
+	d.Cut(func(p *Peer) bool { return p.Zone != public })
+	close(changed)
+	if err := l.ask(hello); err == nil {
+		t.Error("a connection whose link was taken away is served")
+	}
 }
 
 // truncated sends each beginning of a header and nothing more: the door gives it up after its time and keeps nothing of it.

@@ -97,17 +97,20 @@ func (l *tunnelListener) open(socket *net.TCPConn) {
 		l.d.leave(socket)
 		return
 	}
-	p := Peer{Zone: l.d.o.Zone, Addr: address(socket)}
+	place := func() Zone { return l.d.o.Zone }
 	if l.d.o.Place != nil {
-		p.Zone = l.d.o.Place(r.Host)
+		place = func() Zone { return l.d.o.Place(r.Host) }
 	}
-	l.hand(socket, first, p)
+	l.hand(socket, first, Peer{Zone: place(), Addr: address(socket)}, place)
 }
 
-// hand passes a connection on to be served.
-func (l *tunnelListener) hand(socket *net.TCPConn, first []byte, p Peer) {
+// hand passes a connection on to be served. place says where it stands now.
+func (l *tunnelListener) hand(socket *net.TCPConn, first []byte, p Peer, place func() Zone) {
 	_ = socket.SetDeadline(time.Time{})
 	c := l.d.enter(socket, first, p)
+	if place() != p.Zone {
+		c.peer.Reset() // that changed before it was registered, and the change has passed over it
+	}
 	select {
 	case l.ready <- c:
 	case <-l.done:

@@ -53,12 +53,20 @@ func (d *endpointDoor) bound() bool { return d.listener == nil || d.listener.doo
 
 // Reconcile makes the doors be those of the private endpoints that are approved now: missing ones are opened, and those of endpoints that are gone or rejected are
 // closed and their connections reset, as is one whose address has become the machine's own; one whose interface was made anew is opened anew. It is called after each commit that changes an endpoint or a registry, before the change is answered. A door
-// that can't be opened is no error: it is tried again, and readiness, log and metrics say so. Errors: the endpoints could not be read; the doors stay as they are, and nothing enters by them that the
-// registry's row does not let in.
+// that can't be opened is no error: it is tried again, and readiness, log and metrics say so. Errors: the endpoints could not be read, which is tried again; doors that are open stay and
+// have the limits of the options, those that the options don't have any more close, and nothing enters that the registry's row does not let in.
 func (s *Server) Reconcile(ctx context.Context) error {
 	s.endpointsMu.Lock()
 	defer s.endpointsMu.Unlock()
-	return s.reconcileDoors(context.WithoutCancel(ctx))
+	err := s.reconcileDoors(context.WithoutCancel(ctx))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unread = err
+	if err == nil && s.reloaded != nil {
+		s.reloaded()
+		s.reloaded = nil
+	}
+	return err
 }
 
 func (s *Server) reconcileDoors(ctx context.Context) error {
@@ -66,9 +74,10 @@ func (s *Server) reconcileDoors(ctx context.Context) error {
 	if len(o.VirtualNetworks) == 0 && len(s.endpointDoors) == 0 && len(*s.entrances.Load()) == 0 {
 		return nil
 	}
-	all, err := s.readEntrances(ctx, o)
-	if err != nil {
-		return fmt.Errorf("the private endpoints could not be read: %w", err)
+	all, unread := s.readEntrances(ctx, o)
+	if unread != nil {
+		unread = fmt.Errorf("the private endpoints could not be read: %w", unread)
+		all = slices.DeleteFunc(slices.Clone(*s.entrances.Load()), func(e entrance) bool { return o.virtualNetwork(e.network) == nil })
 	}
 	clashes := o.clashes(all)
 	open := slices.DeleteFunc(slices.Clone(all), func(e entrance) bool { return clashes[e.zone.Endpoint] != "" })
@@ -78,9 +87,11 @@ func (s *Server) reconcileDoors(ctx context.Context) error {
 	s.cutEndpoints(o, open)
 	own := machine()
 	for i, w := range want {
-		s.openEndpoint(ctx, w, limits[i], own)
+		if unread == nil || slices.ContainsFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want == w }) {
+			s.openEndpoint(ctx, w, limits[i], own)
+		}
 	}
-	return nil
+	return unread
 }
 
 // readEntrances reads the approved endpoints of the networks of the configuration, in the order in which they were made.
@@ -318,7 +329,7 @@ func machine() addresses {
 // outside is why a door may not be open: it is bound to no interface, its virtual network names no clients, and its address is the machine's own.
 func (own addresses) outside(w wanted, l network.Limits) error {
 	host, _, err := net.SplitHostPort(w.address)
-	if err != nil || w.device != "" || w.closed || loopback(w.address) || len(l.Clients) > 0 {
+	if err != nil || w.device != "" || w.closed || loopback(w.address) || limited(l.Clients) {
 		return nil
 	}
 	where, is := own.device[host]
@@ -368,7 +379,7 @@ func (s *Server) retryDoors(ctx context.Context) {
 func (s *Server) doorsFailed() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
+	errs := []error{s.unread}
 	for _, d := range s.endpointDoors {
 		if d.err != nil {
 			errs = append(errs, fmt.Errorf("private endpoint %s: %w", d.want.door, d.err))
@@ -417,6 +428,15 @@ func (s *Server) placed(id string, outside network.Zone) func(host string) netwo
 		}
 		return e.zone
 	}
+}
+
+// label is the first label of the login server of an approved endpoint's registry.
+func (s *Server) label(endpoint string) string {
+	e := s.entrances.Load().find(func(e entrance) bool { return e.zone.Endpoint == endpoint })
+	if e == nil {
+		return ""
+	}
+	return e.host
 }
 
 // options are those in force.

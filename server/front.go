@@ -31,6 +31,8 @@ type front struct {
 	live func() bool
 	// region reports whether there is a registry with the data host's region; nil: there always is.
 	region func(ctx context.Context, t network.Target) (bool, error)
+	// label is the first label of the login server of the private endpoint's registry; "" when it is not approved any more.
+	label func(endpoint string) string
 	// misdirected hears of requests for hosts that are not served on their connection; nil: nobody listens.
 	misdirected func(p *network.Peer, reason string)
 }
@@ -124,12 +126,12 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 		sni = r.TLS.ServerName
 	}
 	if peer.Kind == network.Private {
-		name := f.other(peer, r.Host, sni)
-		if name == "" {
+		why := f.other(r.Context(), peer, r.Host, sni)
+		if why == "" {
 			f.data.ServeHTTP(w, r)
 			return
 		}
-		f.misdirect(w, peer, network.RegistryHost, fmt.Sprintf("This is a private endpoint of the registry '%s', not of '%s'. Look the name up again.", peer.Registry, clip(name)))
+		f.misdirect(w, peer, network.RegistryHost, why)
 		return
 	}
 	target, agree := f.hosts.Route(r.Host, sni)
@@ -145,7 +147,7 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 		f.management.ServeHTTP(w, r)
 		return
 	case target.Role == network.DataHost && !f.hasRegion(r.Context(), target):
-		why = fmt.Sprintf("Nothing is served here under the host '%s': there is no registry '%s' with a data endpoint in the region '%s'.", clip(r.Host), target.Registry, target.Region)
+		why = noRegion(r.Host, target)
 	default:
 		f.data.ServeHTTP(w, r)
 		return
@@ -164,18 +166,27 @@ func (f *front) hasRegion(ctx context.Context, t network.Target) bool {
 	return there && err == nil
 }
 
-// other is the name of the registry that a request on the door of a private endpoint asks for, if it is not the endpoint's: the address was another endpoint's before, or a name leads astray. A host
+func noRegion(host string, t network.Target) string {
+	return fmt.Sprintf("Nothing is served here under the host '%s': there is no registry '%s' with a data endpoint in the region '%s'.", clip(host), t.Registry, t.Region)
+}
+
+// other is why a request on the door of a private endpoint asks for something else than the endpoint's registry: the address was another endpoint's before, or a name leads astray. A host
 // that names no registry, such as the address itself, asks for the endpoint's.
-func (f *front) other(peer *network.Peer, names ...string) string {
+func (f *front) other(ctx context.Context, peer *network.Peer, names ...string) string {
 	if peer.Endpoint == "" {
 		return ""
 	}
+	label, looked := f.label(peer.Endpoint), network.Target{}
 	for _, n := range names {
 		t := f.hosts.Lookup(n)
-		name, _, _ := strings.Cut(t.Registry, "-") // what follows is the hash of a registry's scope
-		if t.Registry != "" && name != strings.ToLower(peer.Registry) {
-			return t.Registry
+		switch {
+		case t.Registry == "" || t == looked:
+		case t.Registry != label:
+			return fmt.Sprintf("This is a private endpoint of the registry '%s', not of '%s'. Look the name up again.", peer.Registry, clip(t.Registry))
+		case t.Role == network.DataHost && !f.hasRegion(ctx, t):
+			return noRegion(n, t)
 		}
+		looked = t
 	}
 	return ""
 }

@@ -176,13 +176,27 @@ func Warnings(o Options) (all []error) {
 	}
 	const anyone = "whoever routes to %s of this machine is inside, by whichever network interface: Linux takes in packets for any of its addresses by any of them (docs/networks.md)"
 	for i, l := range o.PrivateListeners {
-		if len(l.Clients) == 0 && !loopback(l.Address) {
+		if !limited(l.Clients) && !loopback(l.Address) {
 			all = append(all, option("privateListeners", "entry %d: without clients, "+anyone+". Name the clients", i+1, l.Address))
 		}
 	}
 	for i, v := range o.VirtualNetworks {
-		if v.Door == DoorAddress && len(v.Interfaces)+len(v.Clients) == 0 {
+		switch one := len(v.Interfaces) > 0; {
+		case v.Door != DoorAddress || one && limited(v.Clients):
+		case one:
+			all = append(all, option(networksKey, "entry %d: without clients, whoever comes by one of the interfaces is inside, from whatever address. Name both", i+1))
+		case limited(v.Clients):
+			all = append(all, option(networksKey, "entry %d: without interfaces, whoever has the address of a client is inside, by whichever network interface he comes (docs/networks.md). Name both", i+1))
+		default:
 			all = append(all, option(networksKey, "entry %d: without interfaces and clients, "+anyone+", unless it is on loopback. Name both", i+1, "an endpoint's address"))
+		}
+		if !off(v.ProxyListen) && !limited(v.Clients) && !loopback(v.ProxyListen) {
+			all = append(all, option(networksKey, "entry %d: proxyListen: without clients, "+anyone+". Name the clients", i+1, v.ProxyListen))
+		}
+	}
+	for _, n := range o.DNS.Networks {
+		if v := o.virtualNetwork(n.Network); len(v.Interfaces) == 0 && !limited(v.Clients) && !loopback(n.Listen) {
+			all = append(all, option("dns", "networks: %s has neither interfaces nor clients: whoever routes to %s of this machine is told the addresses of its endpoints. Name both", v.name(), n.Listen))
 		}
 	}
 	return all

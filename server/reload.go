@@ -72,10 +72,12 @@ func (s *Server) Reload(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	s.reloaded = func() { s.log.Info("configuration reloaded", "listenersOpened", opened, "listenersClosed", closed) }
+	s.mu.Unlock()
 	if err := s.Reconcile(ctx); err != nil {
-		s.log.Error("the configuration is in force, but the doors of private endpoints could not be brought up to date", "error", err)
+		s.log.Error("the configuration is in force, but private endpoints that it lets in have no door yet; it is tried again until they have", "error", err)
 	}
-	s.log.Info("configuration reloaded", "listenersOpened", opened, "listenersClosed", closed)
 	return nil
 }
 

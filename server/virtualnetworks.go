@@ -79,11 +79,21 @@ func (o *Options) completeNetworks() error {
 		seen[v.ID] = true
 	}
 	for _, p := range o.TrustedProxies {
-		if p.Bits() == 0 {
+		if everyone(p) {
 			return option("trustedProxies", "%s is every address: a proxy that everyone may be is none", p)
 		}
 	}
 	return o.addressable()
+}
+
+// everyone reports whether a range is every address of IPv4 or of IPv6.
+func everyone(p netip.Prefix) bool {
+	return p.Bits() == 0 || p.Addr().Is4In6() && p.Bits() <= 96
+}
+
+// limited reports whether clients are named: every address names nobody.
+func limited(clients []netip.Prefix) bool {
+	return len(clients) > 0 && !slices.ContainsFunc(clients, everyone)
 }
 
 // addressable refuses a listener that takes every address at the port of a network with address doors: none of them could be opened.
@@ -148,6 +158,11 @@ func (v *VirtualNetwork) completeProxy() error {
 	}
 	if len(v.From) == 0 {
 		return option("from", "the addresses of the load balancers are needed")
+	}
+	for _, p := range v.From {
+		if everyone(p) {
+			return option("from", "%s is every address: a load balancer that everyone may be is none", p)
+		}
 	}
 	if !v.TLS && !v.TLSTerminated && !loopback(v.Listen) {
 		return option("listen", "%s would serve plain HTTP beyond loopback: set tls: true, or tlsTerminated: true if the load balancer terminates TLS", v.Listen)

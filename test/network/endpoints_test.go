@@ -176,8 +176,19 @@ virtualNetworks:
 	if got := exchange("127.0.0.1", at, ping("factory.azurecr.localhost")); got != http.StatusUnauthorized {
 		t.Errorf("asked by its name it answers %d", got)
 	}
-	if got := exchange("127.0.0.1", at, ping("others.azurecr.localhost")); got != http.StatusMisdirectedRequest {
-		t.Errorf("asked for another registry it answers %d", got)
+	for host, want := range map[string]int{
+		"others.azurecr.localhost":                             http.StatusMisdirectedRequest,
+		"factory-zzzz.azurecr.localhost":                       http.StatusMisdirectedRequest,
+		"factory-x.centralus.data.azurecr.localhost":           http.StatusMisdirectedRequest,
+		"factory.nowhere.data.azurecr.localhost":               http.StatusMisdirectedRequest,
+		"factory.nowhere.data.privatelink.azurecr.localhost":   http.StatusMisdirectedRequest,
+		"factory.centralus.data.azurecr.localhost":             http.StatusUnauthorized,
+		"factory.centralus.data.privatelink.azurecr.localhost": http.StatusUnauthorized,
+		"factory.privatelink.azurecr.localhost":                http.StatusUnauthorized,
+	} {
+		if got := exchange("127.0.0.1", at, ping(host)); got != want {
+			t.Errorf("asked for %s it answers %d, want %d", host, got, want)
+		}
 	}
 
 	// Another endpoint at the same address has no door, whatever its name, also after a restart and when the first was away for a while; that takes nothing down.

@@ -14,8 +14,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/test/instance"
@@ -221,6 +224,7 @@ func TestNetworksConfig(t *testing.T) {
 	}{
 		"a bad range of clients":                {network("door: address, clients: [10.0.0.0/33]"), "virtualNetworks", `entry 1: clients: "10.0.0.0/33"`, 2},
 		"a bad load balancer":                   {network("door: proxy, listen: \"" + free + "\", tls: false, from: [balancer]"), "virtualNetworks", `entry 1: from: "balancer"`, 2},
+		"everybody is a load balancer":          {network("door: proxy, listen: \"" + free + "\", tls: false, from: [127.0.0.2, 0.0.0.0/0]"), "virtualNetworks", "entry 1: from: 0.0.0.0/0 is every address", 2},
 		"no load balancers":                     {network("door: proxy, listen: \"" + free + "\", tls: false"), "virtualNetworks", "entry 1: from", 2},
 		"no ARM id":                             {"virtualNetworks: [{id: factory}]\n", "virtualNetworks", `entry 1: id: "factory"`, 2},
 		"an unknown member":                     {network("dor: address"), "virtualNetworks", "dor", 2},
@@ -260,7 +264,7 @@ func TestNetworksConfig(t *testing.T) {
 			t.Errorf("doors at the port of %s: config check says %v %s", listen, err, errs)
 		}
 	}
-	right := base + network("door: address, clients: [10.0.0.0/24, 127.0.0.1], proxyListen: \""+free+"\"") + "- {id: " + vnet2 + ", door: proxy, listen: \"" + balancer + "\", tls: false, from: [127.0.0.2], links: {vpce-1: " + resource("x") + "}}\ntrustedProxies: [10.0.0.1]\n"
+	right := base + network("door: address, interfaces: [eth1], clients: [10.0.0.0/24, 127.0.0.1], proxyListen: \""+free+"\"") + "- {id: " + vnet2 + ", door: proxy, listen: \"" + balancer + "\", tls: false, from: [127.0.0.2], links: {vpce-1: " + resource("x") + "}}\ntrustedProxies: [10.0.0.1]\n"
 	if wrong := h.Configure(right); wrong != "" {
 		t.Error(wrong)
 	}
@@ -273,9 +277,17 @@ func TestNetworksConfig(t *testing.T) {
 		"a listener beyond loopback for some":   {"privateListeners: [{address: \"10.0.0.5:443\", registry: factory, clients: [10.0.0.0/24]}]\n", ""},
 		"a listener on loopback":                {"privateListeners: [{address: \"127.0.0.5:443\", registry: factory}]\n", ""},
 		"a network without interfaces and such": {network("door: address"), "virtualNetworks: entry 1: without interfaces and clients"},
-		"a network without interfaces":          {network("door: address, clients: [10.0.0.0/24]"), ""},
-		"a network without clients":             {network("door: address, interfaces: [eth1]"), ""},
+		"a network without interfaces":          {network("door: address, clients: [10.0.0.0/24]"), "virtualNetworks: entry 1: without interfaces, whoever"},
+		"a network without clients":             {network("door: address, interfaces: [eth1]"), "virtualNetworks: entry 1: without clients, whoever comes"},
+		"a network with both":                   {network("door: address, interfaces: [eth1], clients: [10.0.0.0/24]"), ""},
+		"a network for everybody":               {network("door: address, clients: [0.0.0.0/0]"), "virtualNetworks: entry 1: without interfaces and clients"},
+		"a listener for everybody":              {"privateListeners: [{address: \"10.0.0.5:443\", registry: factory, clients: [10.0.0.0/24, \"::/0\"]}]\n", "privateListeners: entry 1: without clients"},
 		"a network that has no door by address": {network("proxyListen: \"" + free + "\""), ""},
+		"a proxy for everybody":                 {network("proxyListen: \"10.0.0.5:3128\""), "virtualNetworks: entry 1: proxyListen: without clients"},
+		"a proxy for some":                      {network("clients: [10.0.0.0/24], proxyListen: \"10.0.0.5:3128\""), ""},
+		"names for everybody":                   {"dns: {networks: [{network: " + vnet + ", listen: \"10.0.0.5:53\"}]}\n" + network("door: none"), "dns: networks: factory has neither interfaces nor clients"},
+		"names for some":                        {"dns: {networks: [{network: " + vnet + ", listen: \"10.0.0.5:53\"}]}\n" + network("door: none, clients: [10.0.0.0/24]"), ""},
+		"names on loopback":                     {"dns: {networks: [{network: " + vnet + ", listen: \"127.0.0.5:53\"}]}\n" + network("door: none"), ""},
 	} {
 		h.write(base + c.config)
 		want := ""
@@ -286,5 +298,60 @@ func TestNetworksConfig(t *testing.T) {
 		if err != nil || !strings.Contains(out, "is good") || !strings.HasPrefix(errs, want) || (want == "") != (errs == "") {
 			t.Errorf("%s: config check says %v %s%s, want %q", what, err, out, errs, want)
 		}
+	}
+}
+
+// While the endpoints can't be read, a reload narrows the doors that are open all the same, and is not called done until they can be.
+func TestReloadWithoutDatabase(t *testing.T) {
+	_, port, _ := net.SplitHostPort(instance.FreePort(t))
+	config := func(clients string) string {
+		return fmt.Sprintf("virtualNetworks:\n- {id: %s, door: address, port: %s, tls: false, clients: [%s]}\n", vnet, port, clients)
+	}
+	h := newHouse(t, config("127.0.0.1, 127.0.0.5"))
+	h.CreateRegistry("factory", nil)
+	h.put("factory", "pe1", vnet, meta.EndpointApproved, "127.20.7.4")
+	at := "127.20.7.4:" + port
+	rename := func(from, to string) {
+		t.Helper()
+		if err := h.db.Write(t.Context(), func(tx *meta.Tx) error {
+			_, err := tx.Exec("ALTER TABLE " + from + " RENAME TO " + to)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says := func(line string) bool {
+		return slices.ContainsFunc(h.Lines(), func(l map[string]any) bool { return strings.HasPrefix(fmt.Sprint(l["msg"]), line) })
+	}
+	until := func(line string) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); !says(line); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("the log does not say %q", line)
+			}
+		}
+	}
+	if got := exchange("127.0.0.5", at, ping("factory")); got != http.StatusUnauthorized {
+		t.Fatal(got)
+	}
+	rename("private_addresses", "away")
+	h.write(config("127.0.0.1") + "database: \"" + h.url + "\"\n")
+	if err := syscall.Kill(h.PID(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	until("the configuration is in force, but")
+	if got := exchange("127.0.0.5", at, ping("factory")); got != 0 {
+		t.Errorf("who is no client any more is answered %d", got)
+	}
+	if got := exchange("127.0.0.1", at, ping("factory")); got != http.StatusUnauthorized {
+		t.Errorf("who still is a client is answered %d", got)
+	}
+	if a := h.admin("/readyz"); says("configuration reloaded") || !strings.Contains(a.body, "the private endpoints could not be read") {
+		t.Errorf("it is called done: %s", a.body)
+	}
+	rename("away", "private_addresses")
+	until("configuration reloaded")
+	if a := h.admin("/readyz"); strings.Contains(a.body, "could not be read") {
+		t.Errorf("readiness says %s", a.body)
 	}
 }
