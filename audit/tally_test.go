@@ -49,7 +49,48 @@ func TestTally(t *testing.T) {
 	cancel()
 	tally.Run(ctx)
 	last := got[len(got)-1]
-	if len(got) != tallyMost || last.Source.Address != Others || last.Count != 2*tallyMost+1 {
+	if len(got) != tallyMost+1 || last.Source != (Source{Address: Others, Zone: "public/public"}) || last.Rule != "client" || last.Count != 2*tallyMost {
 		t.Errorf("%d records, the last %+v", len(got), last)
+	}
+}
+
+// What one host refuses itself from many addresses does not hide what others do meanwhile: each rule of each zone and registry is still on record, and logins have their own share. An IPv6 network is one
+// address.
+func TestTallyFlood(t *testing.T) {
+	got := map[string]int{} // how many records there are, by kind, zone, rule and registry
+	var counted int64
+	tally := NewTally(func(r Record) {
+		got[fmt.Sprint(r.Kind, " ", r.Source.Zone, " ", r.Rule, " ", r.Registry)]++
+		counted += max(r.Count, 1)
+	}, time.Now)
+	sent := int64(0)
+	refuse := func(kind Kind, address, zone, rule, registry string) {
+		sent++
+		tally.Refused(address, Record{Kind: kind, Outcome: Refused, Rule: rule, Registry: registry, Source: Source{Address: address, Zone: zone}})
+	}
+	for i := range 3 * tallyMost {
+		refuse(Decision, fmt.Sprintf("2001:db8:%x::1", i), "public/public", "host", "")
+	}
+	for i := range 9 {
+		refuse(Decision, fmt.Sprint("192.0.2.", i), "private/pe1", "client", "one")
+		refuse(Login, fmt.Sprintf("2001:db8::%x", i), "public/public", "credential", "two")
+	}
+	for what, want := range map[string]int{"decision public/public host ": tallyMost + 1, "decision private/pe1 client one": 1, "login public/public credential two": 1} {
+		if got[what] != want {
+			t.Errorf("%s: %d records at once, want %d", what, got[what], want)
+		}
+	}
+	for i := range 3 * tallyOthers {
+		refuse(Decision, "192.0.2.1", "public/public", "host", fmt.Sprint("r", i))
+	}
+	if most := tallyMost + tallyOthers + 1 + 1; len(tally.open) > most {
+		t.Errorf("%d things are kept, and it should be %d at most", len(tally.open), most)
+	}
+	tally.flush(true)
+	if got["login public/public credential two"] != 2 || got["decision private/pe1 client one"] != 2 || got["decision  others "] != 1 || counted != sent {
+		t.Errorf("%d of %d counted: %v", counted, sent, got)
+	}
+	if len(tally.open) != 0 || tally.kept[tallyShare{Decision, false}] != 0 || tally.kept[tallyShare{Decision, true}] != 0 {
+		t.Errorf("after the minute: %d, %v", len(tally.open), tally.kept)
 	}
 }

@@ -64,6 +64,8 @@ const (
 	SubnetFull
 	SubnetInUse
 	PrefixInUse
+	SecurityGroupInUse
+	NestedResources
 	AddressReserved
 	AddressOutside
 	AddressTaken
@@ -160,6 +162,8 @@ var table = map[Kind]row{
 	SubnetFull:                         {400, "SubnetIsFull", "UNSUPPORTED"},
 	SubnetInUse:                        {400, "InUseSubnetCannotBeDeleted", "UNSUPPORTED"},
 	PrefixInUse:                        {400, "InUsePrefixCannotBeDeleted", "UNSUPPORTED"},
+	SecurityGroupInUse:                 {400, "InUseNetworkSecurityGroupCannotBeDeleted", "UNSUPPORTED"},
+	NestedResources:                    {409, "CannotDeleteResource", "UNSUPPORTED"},
 	AddressReserved:                    {400, "PrivateIPAddressInReservedRange", "UNSUPPORTED"},
 	AddressOutside:                     {400, "PrivateIPAddressNotInSubnet", "UNSUPPORTED"},
 	AddressTaken:                       {400, "PrivateIPAddressIsAllocated", "UNSUPPORTED"},

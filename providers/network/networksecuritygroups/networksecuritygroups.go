@@ -10,10 +10,13 @@ import (
 
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/name"
 )
 
 // TypeName is the full name of the type.
 const TypeName = "Microsoft.Network/networkSecurityGroups"
+
+const virtualNetworks = "Microsoft.Network/virtualNetworks"
 
 type document struct {
 	Name       string            `json:"name"`
@@ -60,9 +63,9 @@ func Type() arm.Resource {
 	return &arm.Type[document]{
 		Name: TypeName, Display: "Network security group", Scope: arm.InGroup, Verbs: arm.AllVerbs,
 		Names: arm.Names{Min: 1, Max: 80, Pattern: `[a-zA-Z0-9]([a-zA-Z0-9_.\-]*[a-zA-Z0-9_])?`},
-		Admit: func(_ arm.World, c arm.Change[document]) []*fault.Fault {
+		Admit: func(w arm.World, c arm.Change[document]) []*fault.Fault {
 			if c.Want == nil {
-				return nil
+				return used(w, c)
 			}
 			seen := map[string]bool{}
 			var faults []*fault.Fault
@@ -90,4 +93,36 @@ func Type() arm.Resource {
 			return nil
 		},
 	}
+}
+
+// used refuses to delete a group that subnets name. What goes with its resource group is named by networks of other resource groups alone.
+func used(w arm.World, c arm.Change[document]) []*fault.Fault {
+	var by []string
+	for _, it := range w.Below(name.Subscription(c.ID.Subscription()), virtualNetworks) {
+		var network struct {
+			Properties struct {
+				Subnets []struct {
+					ID         string `json:"id"`
+					Properties struct {
+						Group struct {
+							ID string `json:"id"`
+						} `json:"networkSecurityGroup"`
+					} `json:"properties"`
+				} `json:"subnets"`
+			} `json:"properties"`
+		}
+		if it.Decode(&network) != nil || c.Method != "DELETE" && it.ID.Within(c.ID.Parent()) {
+			continue
+		}
+		for _, s := range network.Properties.Subnets {
+			if id, err := name.ParseResourceID(s.Properties.Group.ID); err == nil && id.Equal(c.ID) {
+				by = append(by, s.ID)
+			}
+		}
+	}
+	if len(by) == 0 {
+		return nil
+	}
+	return []*fault.Fault{fault.New(fault.SecurityGroupInUse, "Network security group %s cannot be deleted because it is in use by the following resources: %s. In order to delete the Network security group, "+
+		"remove the association with the resource(s). To learn how to do this, see aka.ms/deletensg.", c.ID, strings.Join(by, ", "))}
 }

@@ -44,8 +44,11 @@ func Types() []arm.Resource {
 		&arm.Type[zone]{
 			Name: TypeName, Display: "Private DNS zone", Scope: arm.InGroup, Verbs: arm.AllVerbs,
 			Names: arm.Names{Min: 3, Max: 253, Pattern: label + `(\.` + label + `)+`, Text: "It is a DNS name of two labels or more."},
-			Admit: func(_ arm.World, c arm.Change[zone]) []*fault.Fault {
-				if c.Want == nil || c.Want.Location == "" || c.Want.Location == "global" {
+			Admit: func(w arm.World, c arm.Change[zone]) []*fault.Fault {
+				if c.Want == nil {
+					return linked(w, c)
+				}
+				if c.Want.Location == "" || c.Want.Location == "global" {
 					return nil
 				}
 				return []*fault.Fault{fault.New(fault.InvalidParameter, "The location of the private DNS zone '%s' is '%s': zones are in 'global'.", c.ID.Name(), c.Want.Location).At("location")}
@@ -60,6 +63,19 @@ func Types() []arm.Resource {
 		},
 		records(), links(),
 	}
+}
+
+// linked refuses to delete a zone that has links. With its resource group they go too.
+func linked(w arm.World, c arm.Change[zone]) []*fault.Fault {
+	var ids []string
+	for _, l := range w.Children(c.ID, LinkType) {
+		ids = append(ids, l.ID.String())
+	}
+	if len(ids) == 0 || c.Method != "DELETE" {
+		return nil
+	}
+	return []*fault.Fault{fault.New(fault.NestedResources, "Cannot delete resource '%s' while nested resources exist. Some existing nested resource IDs include: '%s'. Please delete all nested resources before deleting this resource.",
+		c.ID, strings.Join(ids[:min(len(ids), 10)], "', '"))}
 }
 
 // The most that a zone has. Source: Azure limits, "Private DNS".

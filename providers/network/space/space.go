@@ -24,6 +24,29 @@ func Prefix(text, id string) (netip.Prefix, *fault.Fault) {
 	return p, nil
 }
 
+// unusable are the ranges that a virtual network can't have addresses of. Source: Azure Virtual Network FAQ, "What address ranges can I use in my virtual networks"; "This network" and "Reserved" of RFC 6890
+// besides. Loopback is not among them: a trial on one machine has nothing else.
+var unusable = []struct {
+	prefix netip.Prefix
+	what   string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "this network"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "link-local"},
+	{netip.MustParsePrefix("168.63.129.16/32"), "the platform's own address"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},
+	{netip.MustParsePrefix("240.0.0.0/4"), "reserved addresses, broadcast"},
+}
+
+// Usable refuses a prefix of the resource id that has an address which no virtual network can have. Errors, with no target: InvalidParameter.
+func Usable(p netip.Prefix, id string) *fault.Fault {
+	for _, r := range unusable {
+		if r.prefix.Overlaps(p) {
+			return fault.New(fault.InvalidParameter, "The address prefix %s of the resource %s has addresses of %s (%s), which virtual networks can't have. Choose another one, such as 10.0.0.0/16.", p, id, r.prefix, r.what)
+		}
+	}
+	return nil
+}
+
 // The lengths that a subnet's prefix may have. Source: Azure Virtual Network, "How small and how large can subnets be".
 const (
 	Shortest = 2

@@ -24,6 +24,20 @@ func TestPrefix(t *testing.T) {
 	}
 }
 
+// What Azure refuses is refused, also as a part of a larger prefix, but for loopback.
+func TestUsable(t *testing.T) {
+	for text, usable := range map[string]bool{
+		"10.0.0.0/8": true, "127.0.0.0/8": true, "192.0.2.0/24": true, "64.0.0.0/2": true, "168.63.129.0/28": true,
+		"0.0.0.0/0": false, "0.0.0.0/8": false, "0.1.0.0/16": false, "169.254.0.0/16": false, "169.254.169.0/24": false, "169.0.0.0/8": false, "168.63.129.16/32": false, "168.63.129.0/24": false,
+		"224.0.0.0/4": false, "239.1.0.0/16": false, "240.0.0.0/8": false, "255.255.255.255/32": false,
+	} {
+		f := space.Usable(netip.MustParsePrefix(text), "/v")
+		if usable && f != nil || !usable && (f == nil || f.Kind != fault.InvalidParameter) {
+			t.Errorf("%s: %v", text, f)
+		}
+	}
+}
+
 // Of each subnet the first four addresses and the last are never given out, and none that is taken.
 func TestFree(t *testing.T) {
 	for _, c := range []struct {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/embargo-registry/embargo/arm"
@@ -32,6 +33,10 @@ func admit(w arm.World, c arm.Change[document]) []*fault.Fault {
 		p, f := space.Prefix(text, c.ID.String())
 		if f == nil && overlaps(p, a.space) {
 			f = fault.New(fault.InvalidParameter, "The address prefix %s of the virtual network '%s' overlaps with another one of it.", p, c.ID.Name())
+		}
+		// What the network had before there was this rule does not keep it from being written.
+		if f == nil && (c.Was == nil || !slices.Contains(c.Was.Properties.Space.Prefixes, text)) {
+			f = space.Usable(p, c.ID.String())
 		}
 		if f == nil {
 			a.space = append(a.space, p)

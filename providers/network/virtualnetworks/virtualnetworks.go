@@ -37,7 +37,7 @@ type properties struct {
 }
 
 type addressSpace struct {
-	Prefixes []string `json:"addressPrefixes" arm:"required" stance:"acts" doc:"IPv4 prefixes that the subnets lie in."`
+	Prefixes []string `json:"addressPrefixes" arm:"required" stance:"acts" doc:"IPv4 prefixes that the subnets lie in; not of 0.0.0.0/8, 169.254.0.0/16, 168.63.129.16, 224.0.0.0/4 and 240.0.0.0/4."`
 }
 
 type dhcpOptions struct {
