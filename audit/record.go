@@ -53,6 +53,8 @@ type Source struct {
 	Address   string `json:"address,omitempty"`
 	Zone      string `json:"zone,omitempty"`
 	UserAgent string `json:"userAgent,omitempty"`
+	// Endpoint is the private endpoint whose door refused, by its ARM id in lower case: zones of several may have one name.
+	Endpoint string `json:"endpoint,omitempty"`
 }
 
 // Record is what happened. Its members' order is the order in the leaf.

@@ -39,8 +39,8 @@ type tallyShare struct {
 func (k tallyKey) share() tallyShare { return tallyShare{k.kind, k.address == Others} }
 
 type tallyKey struct {
-	kind                          Kind
-	address, zone, rule, registry string
+	kind                                    Kind
+	address, zone, endpoint, rule, registry string
 }
 
 type tallied struct {
@@ -56,7 +56,7 @@ func NewTally(note func(Record), clock func() time.Time) *Tally {
 
 // Refused counts r, and records it when it is the first of its minute. address is the client's, without its port.
 func (t *Tally) Refused(address string, r Record) {
-	key := tallyKey{r.Kind, origin(address), r.Source.Zone, r.Rule, r.Registry}
+	key := tallyKey{r.Kind, origin(address), r.Source.Zone, r.Source.Endpoint, r.Rule, r.Registry}
 	t.mu.Lock()
 	if t.open[key] == nil && t.kept[key.share()] >= tallyMost {
 		key.address = Others
@@ -69,7 +69,7 @@ func (t *Tally) Refused(address string, r Record) {
 		t.mu.Unlock()
 		return
 	}
-	common := Record{Kind: r.Kind, Action: r.Action, Outcome: r.Outcome, Rule: key.rule, Source: Source{Address: key.address, Zone: key.zone}}
+	common := Record{Kind: r.Kind, Action: r.Action, Outcome: r.Outcome, Rule: key.rule, Source: Source{Address: key.address, Zone: key.zone, Endpoint: key.endpoint}}
 	if key.rule == r.Rule {
 		common.Reason, common.Resource, common.Registry, common.LoginServer, common.Epoch, common.Route = r.Reason, r.Resource, r.Registry, r.LoginServer, r.Epoch, r.Route
 	}

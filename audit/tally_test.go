@@ -5,6 +5,7 @@ package audit
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -92,5 +93,18 @@ func TestTallyFlood(t *testing.T) {
 	}
 	if len(tally.open) != 0 || tally.kept[tallyShare{Decision, false}] != 0 || tally.kept[tallyShare{Decision, true}] != 0 {
 		t.Errorf("after the minute: %d, %v", len(tally.open), tally.kept)
+	}
+}
+
+// Endpoints of one name are told apart.
+func TestTallyEndpoints(t *testing.T) {
+	var got []string
+	tally := NewTally(func(r Record) { got = append(got, fmt.Sprint(r.Source.Endpoint, r.Count)) }, time.Now)
+	for _, endpoint := range []string{"/g/pe1", "/h/pe1", "", "/h/pe1"} {
+		tally.Refused("192.0.2.1", Record{Kind: Decision, Rule: "client", Source: Source{Zone: "private/pe1", Endpoint: endpoint}})
+	}
+	tally.flush(true)
+	if want := []string{"/g/pe11", "/h/pe11", "1", "/h/pe11"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

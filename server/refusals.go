@@ -28,7 +28,7 @@ var refusals = map[string]string{
 func (s *Server) refusedConnection(z network.Zone, client netip.AddrPort, reason string) {
 	s.metrics.refused.WithLabelValues(label(z), reason).Inc()
 	s.put(client, audit.Record{Kind: audit.Decision, Action: actionConnect, Outcome: audit.Refused, Rule: reason, Reason: refusals[reason],
-		Source: audit.Source{Address: client.String(), Zone: z.String()}})
+		Source: audit.Source{Address: client.String(), Zone: z.String(), Endpoint: s.endpointOf(z)}})
 }
 
 // refusedRequest counts and records a request that was refused by the rules of the network.
@@ -60,5 +60,14 @@ func (s *Server) put(client netip.AddrPort, r audit.Record) {
 // misdirected records a request for a host that is not served on its connection.
 func (s *Server) misdirected(p *network.Peer, reason string) {
 	s.put(p.Addr, audit.Record{Kind: audit.Decision, Action: actionConnect, Outcome: audit.Refused, Rule: "host", Reason: reason,
-		Source: audit.Source{Address: p.Addr.String(), Zone: p.Zone.String()}})
+		Source: audit.Source{Address: p.Addr.String(), Zone: p.Zone.String(), Endpoint: s.endpointOf(p.Zone)}})
+}
+
+// endpointOf is the private endpoint of a zone, "" where it is none's.
+func (s *Server) endpointOf(z network.Zone) string {
+	e := s.entrances.Load().find(func(e entrance) bool { return z.Endpoint != "" && e.zone.Endpoint == z.Endpoint })
+	if e == nil {
+		return ""
+	}
+	return e.resource
 }

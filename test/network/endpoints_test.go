@@ -171,6 +171,10 @@ virtualNetworks:
 	if got := exchange("127.0.0.9", at, ping("factory")); got != 0 {
 		t.Error("a client that is not listed was answered", got)
 	}
+	h.Recorded(t.Context(), "the refused client, with the endpoint", func(r map[string]any) bool {
+		source, _ := r["source"].(map[string]any)
+		return r["rule"] == "client" && source["zone"] == "private/pe1" && source["endpoint"] == strings.ToLower(resource("pe1"))
+	})
 
 	// The door of an endpoint is asked for its registry, or for none by name.
 	if got := exchange("127.0.0.1", at, ping("factory.azurecr.localhost")); got != http.StatusUnauthorized {
