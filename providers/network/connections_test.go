@@ -280,6 +280,9 @@ func TestGroupGoes(t *testing.T) {
 				b.Must(t, 201, "PUT", zone+"/virtualNetworkLinks/net"+version, `{"location":"global","properties":{"virtualNetwork":{"id":"`+nets+`/virtualNetworks/net"}}}`)
 				b.create(t, "one", auto)
 				b.Must(t, 201, "PUT", nets+"/privateEndpoints/one/privateDnsZoneGroups/default"+version, `{"properties":{"privateDnsZoneConfigs":[{"name":"z","properties":{"privateDnsZoneId":"`+zone+`"}}]}}`)
+				if strings.HasPrefix(path, zone) { // it goes once it is not linked
+					b.Must(t, 200, "DELETE", zone+"/virtualNetworkLinks/net"+version, "")
+				}
 				if path != "" {
 					b.Must(t, 200, "DELETE", path, "")
 				}
