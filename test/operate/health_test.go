@@ -170,7 +170,7 @@ func TestAdminListenerIsApart(t *testing.T) {
 	if status, body := probe(t, s, "/healthz"); status != 200 || !strings.Contains(body, "alive") {
 		t.Errorf("/healthz: %d %s", status, body)
 	}
-	if status, reasons := readyz(t, s); status != 200 || len(reasons) != 7 {
+	if status, reasons := readyz(t, s); status != 200 || len(reasons) != 8 {
 		t.Errorf("/readyz: %d %v", status, reasons)
 	}
 	for _, base := range []string{s.ResourceManager, "https://" + s.LoginServer(instance.Closed), doors[instance.Closed], s.Proxy} {

@@ -99,7 +99,7 @@ func TestObjectStorage(t *testing.T) {
 		if out := must(t, s, "status", "--data", s.Data); !strings.Contains(out, "Storage") {
 			t.Errorf("status does not name the storage: %s", out)
 		}
-		if status, reasons := readyz(t, s); status != 200 || len(reasons) != 8 || reasons["storage"] != "" {
+		if status, reasons := readyz(t, s); status != 200 || len(reasons) != 9 || reasons["storage"] != "" {
 			t.Errorf("/readyz: %d %v", status, reasons)
 		}
 		if a, err := s.OCI(instance.Open, "app", http.MethodDelete, "/v2/app/manifests/"+instance.Digest(manifest), nil); err != nil || a.Status != http.StatusAccepted {
