@@ -216,8 +216,7 @@ func (e *Engine) newID() string {
 		// Without randomness there are no ids: the next write fails on a duplicate rather than proceed with a guessable one.
 		e.o.Log.Error("randomness failed", "error", err)
 	}
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
+	return name.UUID(b)
 }
 
 // now is the transaction's instant as systemData has it.

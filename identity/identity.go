@@ -12,7 +12,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -156,8 +155,7 @@ func (s *Service) NewID() (string, error) {
 	if _, err := io.ReadFull(s.random, b[:]); err != nil {
 		return "", err
 	}
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
+	return name.UUID(b), nil
 }
 
 // Tenant is the installation's tenant id. Errors: meta.ErrNotFound before Bootstrap.

@@ -130,3 +130,14 @@ func FuzzDigest(f *testing.F) {
 		}
 	})
 }
+
+// A UUID has its version and variant, whatever the random bits are.
+func TestUUID(t *testing.T) {
+	if got := UUID([16]byte{}); got != "00000000-0000-4000-8000-000000000000" {
+		t.Error(got)
+	}
+	all := [16]byte{0, 1, 2, 3, 4, 5, 0xff, 7, 0xff, 9, 10, 11, 12, 13, 14, 15}
+	if got := UUID(all); got != "00010203-0405-4f07-bf09-0a0b0c0d0e0f" {
+		t.Error(got)
+	}
+}

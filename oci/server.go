@@ -8,7 +8,6 @@ package oci
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
@@ -369,16 +368,7 @@ func (s *Server) correlation(r *http.Request) string {
 	if _, err := io.ReadFull(s.o.Random, b[:]); err != nil {
 		return ""
 	}
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	// By hand: it is made for every request.
-	var text [36]byte
-	hex.Encode(text[:8], b[:4])
-	hex.Encode(text[9:13], b[4:6])
-	hex.Encode(text[14:18], b[6:8])
-	hex.Encode(text[19:23], b[8:10])
-	hex.Encode(text[24:], b[10:])
-	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
-	return string(text[:])
+	return name.UUID(b)
 }
 
 func plainID(s string) bool {

@@ -23,13 +23,13 @@ const (
 	logins
 )
 
-// rate is how many requests a minute a registry takes, and of them one identity may send.
+// rate is how many requests a minute a registry takes (0: any number), and of them one identity may send.
 type rate struct{ registry, identity int }
 
-// rates are those that Azure Container Registry documents for its data plane, by SKU.
+// rates are those that Azure Container Registry documents for its data plane, by SKU. Logins have none of the registry: who guesses must not keep the others out.
 var rates = map[string]map[class]rate{
-	"Premium": {reads: {20000, 10000}, writes: {4000, 2000}, deletes: {4000, 2000}, referrersLists: {2000, 1000}, logins: {20000, 20000}},
-	"":        {reads: {10000, 5000}, writes: {2000, 1000}, deletes: {1000, 500}, referrersLists: {500, 250}, logins: {10000, 10000}}, // Basic and Standard
+	"Premium": {reads: {20000, 10000}, writes: {4000, 2000}, deletes: {4000, 2000}, referrersLists: {2000, 1000}, logins: {0, 20000}},
+	"":        {reads: {10000, 5000}, writes: {2000, 1000}, deletes: {1000, 500}, referrersLists: {500, 250}, logins: {0, 10000}}, // Basic and Standard
 }
 
 // throttle counts requests in windows of a minute that begin with their first request.
@@ -58,8 +58,7 @@ func newThrottle(clock func() time.Time) *throttle {
 	return &throttle{clock: clock, windows: map[window]*counted{}}
 }
 
-// take counts a request. A login's identity is the address that it comes from: nobody is proven yet, and one who guesses must not keep the others out, so the registry's own rate is not asked for
-// logins. Errors: TooManyRequests, with the time until the window ends.
+// take counts a request. A login's identity is the address that it comes from, because nobody is proven yet. Errors: TooManyRequests, with the time until the window ends.
 func (t *throttle) take(row meta.RegistryRow, identity string, c class) error {
 	bounds, ok := rates[row.SKU]
 	if !ok {
@@ -79,7 +78,7 @@ func (t *throttle) take(row meta.RegistryRow, identity string, c class) error {
 		most int
 		of   string
 	}{{whole, bound.registry, "of the registry"}, {own, bound.identity, "of one identity or address"}} {
-		if full.w.n >= full.most && (c != logins || full.w == own) {
+		if full.w.n >= full.most && full.most > 0 {
 			f := fault.New(fault.TooManyRequests, "The registry '%s' takes %d requests %s of this kind a minute in the SKU %s (throttle of this server's configuration is acr). Try again when Retry-After has passed.",
 				row.Name, full.most, full.of, row.SKU)
 			f.RetryAfter = full.w.began.Add(minute).Sub(now)

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -205,13 +204,7 @@ func TestIndexThrough(t *testing.T) {
 // pushed here is left alone.
 func TestTagsAreAskedAgain(t *testing.T) {
 	t.Parallel()
-	var passed atomic.Int64
-	db := must[*meta.DB](t)(meta.Open(context.Background(), meta.Options{URL: metatest.URL(t, "sqlite"), Clock: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }}))
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	db, passed := metatest.Passing(t)
 	c := newCaching(t, db, library())
 	pull := func(want []byte, asked ...string) {
 		t.Helper()

@@ -15,7 +15,7 @@ import (
 )
 
 // remove runs a deletion in a repository that is locked, with its record. gone makes the fault of a repository that does not exist.
-func (s *Service) remove(ctx context.Context, c oci.Call, repo name.Repository, gone error, do func(tx *meta.Tx, id string) (reference string, d name.Digest, err error)) error {
+func (s *Service) remove(ctx context.Context, c oci.Call, repo name.Repository, gone error, do func(tx *meta.Tx, row meta.RegistryRow, id string) (reference string, d name.Digest, err error)) error {
 	return s.db.Write(ctx, func(tx *meta.Tx) error {
 		row, err := live(tx, c)
 		if err != nil {
@@ -33,7 +33,7 @@ func (s *Service) remove(ctx context.Context, c oci.Call, repo name.Repository, 
 		}
 		r := record(row, c, actionDelete, repo)
 		var d name.Digest
-		if r.Reference, d, err = do(tx, from.id); err != nil {
+		if r.Reference, d, err = do(tx, row, from.id); err != nil {
 			return err
 		}
 		r.Digest = string(d)
@@ -44,7 +44,7 @@ func (s *Service) remove(ctx context.Context, c oci.Call, repo name.Repository, 
 // DeleteBlob takes a blob out of a repository. Errors: see oci.Deleter.
 func (s *Service) DeleteBlob(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) error {
 	gone := fault.New(fault.BlobUnknown, "The blob %s is not known to the repository.", d)
-	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, id string) (string, name.Digest, error) {
+	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, row meta.RegistryRow, id string) (string, name.Digest, error) {
 		if err := unneeded(tx, id, repo, d); err != nil {
 			return "", d, err
 		}
@@ -58,13 +58,9 @@ const referrerLimit = 10000
 // DeleteManifest takes a manifest and its tags out of a repository, and with it what refers to it, and to that. Errors: see oci.Deleter.
 func (s *Service) DeleteManifest(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) error {
 	gone := unknownManifest(name.Reference{Repository: repo, Digest: d})
-	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, id string) (string, name.Digest, error) {
-		row, err := live(tx, c)
-		if err != nil {
-			return "", d, err
-		}
+	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, row meta.RegistryRow, id string) (string, name.Digest, error) {
 		var one int
-		err = tx.Row(`SELECT 1 FROM manifests WHERE repository = $1 AND digest = $2`, id, string(d)).Scan(&one)
+		err := tx.Row(`SELECT 1 FROM manifests WHERE repository = $1 AND digest = $2`, id, string(d)).Scan(&one)
 		if errors.Is(err, meta.ErrNotFound) {
 			err = gone
 		}
@@ -204,7 +200,7 @@ func dropManifest(tx *meta.Tx, repository string, d name.Digest) error {
 // DeleteTag removes a tag. Errors: see oci.Deleter.
 func (s *Service) DeleteTag(ctx context.Context, c oci.Call, repo name.Repository, t name.Tag) error {
 	gone := unknownManifest(name.Reference{Repository: repo, Tag: t})
-	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, id string) (string, name.Digest, error) {
+	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, row meta.RegistryRow, id string) (string, name.Digest, error) {
 		was, err := tagAt(tx, id, t)
 		switch {
 		case err != nil:
@@ -214,7 +210,7 @@ func (s *Service) DeleteTag(ctx context.Context, c oci.Call, repo name.Repositor
 			err = was.locks.forbids(noChange, tagCalled(repo, t))
 		}
 		if err == nil {
-			err = s.dropTag(tx, c.Registry.ID, id, t)
+			err = dropTag(tx, row, id, t)
 		}
 		if err == nil {
 			err = untagged(tx, id, was.digest)
@@ -227,19 +223,14 @@ func (s *Service) DeleteTag(ctx context.Context, c oci.Call, repo name.Repositor
 func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Repository) (seen oci.Deleted, err error) {
 	var gone oci.Deleted
 	hidden := ""
-	err = s.remove(ctx, c, repo, unknownRepository(repo), func(tx *meta.Tx, id string) (string, name.Digest, error) {
-		gone, hidden = oci.Deleted{}, ""
-		row, err := live(tx, c)
-		if err != nil {
-			return "", "", err
-		}
+	err = s.remove(ctx, c, repo, unknownRepository(repo), func(tx *meta.Tx, row meta.RegistryRow, id string) (string, name.Digest, error) {
+		gone, seen, hidden = oci.Deleted{}, oci.Deleted{}, ""
 		told := c
 		told.Registry = row
 		all, err := s.sees(tx, told)
 		if err != nil {
 			return "", "", err
 		}
-		seen = oci.Deleted{}
 		unseen := map[name.Digest]bool{}
 		rows, err := tx.Query(`SELECT digest, locks, quarantine FROM manifests WHERE repository = $1 ORDER BY digest`, id)
 		if err != nil {

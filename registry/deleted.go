@@ -57,15 +57,15 @@ func notDeleted(tx *meta.Tx, repository string, d name.Digest) error {
 }
 
 // dropTag removes a tag, for good or for a while.
-func (s *Service) dropTag(tx *meta.Tx, registry, repository string, t name.Tag) error {
-	row, err := tx.RegistryByID(registry)
-	if err == nil && row.SoftDelete {
-		_, err = tx.Exec(`INSERT INTO deleted_tags (repository, name, digest, deleted_us, locks) SELECT repository, name, digest, CAST($3 AS BIGINT), locks FROM tags WHERE repository = $1 AND name = $2
+func dropTag(tx *meta.Tx, row meta.RegistryRow, repository string, t name.Tag) error {
+	if row.SoftDelete {
+		_, err := tx.Exec(`INSERT INTO deleted_tags (repository, name, digest, deleted_us, locks) SELECT repository, name, digest, CAST($3 AS BIGINT), locks FROM tags WHERE repository = $1 AND name = $2
  ON CONFLICT (repository, name, digest) DO UPDATE SET deleted_us = excluded.deleted_us, locks = excluded.locks`, repository, string(t), meta.Micros(tx.Now()))
+		if err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		_, err = tx.Exec(`DELETE FROM tags WHERE repository = $1 AND name = $2`, repository, string(t))
-	}
+	_, err := tx.Exec(`DELETE FROM tags WHERE repository = $1 AND name = $2`, repository, string(t))
 	return err
 }
 

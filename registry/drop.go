@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/embargo-registry/embargo/job"
 	"github.com/embargo-registry/embargo/meta"
@@ -15,19 +16,23 @@ const dropKind = "registry.drop"
 
 // Drop has what a registry held removed, once the transaction that deletes its row has committed. Nothing of it can be reached from then
 // on, because the identity is never used again: the removal itself is a job's.
-func Drop(tx *meta.Tx, registryID string) error {
-	_, err := job.Enqueue(tx, job.Spec{ID: dropKind + "-" + registryID, Kind: dropKind, Registry: registryID, Args: registryID, MaxAttempts: 100})
+func Drop(tx *meta.Tx, registryID string) error { return dropAt(tx, registryID, time.Time{}) }
+
+func dropAt(tx *meta.Tx, registryID string, at time.Time) error {
+	_, err := job.Enqueue(tx, job.Spec{ID: dropKind + "-" + registryID, Kind: dropKind, Registry: registryID, Args: registryID, RunAt: at, MaxAttempts: 100})
 	return err
 }
 
-// hide takes a repository out of its registry, into one of its own that nobody reaches, and has what it holds removed like that of a deleted registry: so it is gone at once, however much it holds. It tells
-// which registry that is.
+// hideTime is how long who has hidden a repository may take to drop it, before a job does.
+const hideTime = 10 * time.Minute
+
+// hide takes a repository out of its registry, into one of its own that nobody reaches and that the caller is to drop: so it is gone at once, however much it holds. It tells which registry that is.
 func hide(tx *meta.Tx, repository string) (registry string, err error) {
 	registry = "deleted-" + repository
 	if _, err := tx.Exec(`UPDATE repositories SET registry = $1 WHERE id = $2`, registry, repository); err != nil {
 		return "", err
 	}
-	return registry, Drop(tx, registry)
+	return registry, dropAt(tx, registry, tx.Now().Add(hideTime))
 }
 
 // runDrop removes a registry's rows.
@@ -51,7 +56,7 @@ func (s *Service) drop(ctx context.Context, registry string) error {
 		}
 		for _, part := range parts {
 			for n := int64(1); err == nil && n > 0; {
-				err = s.db.Write(ctx, func(tx *meta.Tx) error {
+				err = s.db.Write(ctx, func(tx *meta.Tx) (err error) {
 					n, err = tx.Exec(part, id, dropped)
 					return err
 				})

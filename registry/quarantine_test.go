@@ -15,6 +15,7 @@ import (
 	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/identity"
+	"github.com/embargo-registry/embargo/job"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/registry"
@@ -293,6 +294,21 @@ func TestQuarantineOfWhatCameLate(t *testing.T) {
 		h.do(404, "GET", "/v2/app/manifests/v1", nil)
 		mark(m, `{"quarantineState":"Passed"}`)
 		h.do(200, "GET", at, nil)
+
+		// An import brings what comes late just as well.
+		other := w.registry("other", func(r *meta.RegistryRow) { r.Quarantine = true })
+		judge := other.logged("judge of the other", identity.RoleAcrPull, roleQuarantineWriter)
+		other.blob("app", config)
+		other.manifest("app", "v1", mediaImage, m)
+		judge.do(200, "PATCH", "/acr/v1/app/_manifests/"+string(name.DigestOf(m)), []byte(`{"quarantineState":"Passed"}`))
+		w.runJobs()
+		p, _ := w.principal("importer", "/subscriptions/"+w.first.Subscription, identity.RoleContributor)
+		st := w.imported(registry.Import{Source: h.row.ID, Target: other.row.ID, Image: ref(t, "app:v1"), Tags: []name.Reference{ref(t, "app:v2")}}, w.caller(p))
+		if st.Status != job.Succeeded {
+			t.Fatal(st.FaultMessage)
+		}
+		other.do(404, "GET", at, nil)
+		other.do(404, "GET", "/v2/app/manifests/v1", nil)
 
 		index := indexOf(m)
 		h.manifest("app", "all", mediaIndex, index)

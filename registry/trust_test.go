@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,9 +213,7 @@ func TestReferrersTag(t *testing.T) {
 // TestTrustEndsWithTheCertificate: what was found trusted is so no longer than the signer's certificate is valid.
 func TestTrustEndsWithTheCertificate(t *testing.T) {
 	t.Parallel()
-	var passed atomic.Int64
-	db := must[*meta.DB](t)(meta.Open(context.Background(), meta.Options{URL: metatest.URL(t, "sqlite"), Clock: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }}))
-	t.Cleanup(func() { _ = db.Close() })
+	db, passed := metatest.Passing(t)
 	w := newWorld(t, db)
 	h := w.registry("contoso", func(r *meta.RegistryRow) { r.Trust = true })
 	ours := trusttest.NewAuthority(t, "ours")

@@ -231,13 +231,7 @@ func TestCharts(t *testing.T) {
 // TestOutage: events of before and of during an outage of a day arrive after it, in their order and each under its id; the server restarts meanwhile.
 func TestOutage(t *testing.T) {
 	t.Parallel()
-	var passed atomic.Int64
-	db := must[*meta.DB](t)(meta.Open(context.Background(), meta.Options{URL: metatest.URL(t, "sqlite"), Clock: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }}))
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	db, passed := metatest.Passing(t)
 	w := newWorld(t, db)
 	h, l := w.registry("one"), listen(t, w)
 	l.hook(t, h, "all", "", "push")
@@ -310,13 +304,7 @@ func TestRefusedEventsHoldUpNothing(t *testing.T) {
 // TestTroubleWithOneEvent: an event that the receiver breaks on holds the others up for a few attempts alone.
 func TestTroubleWithOneEvent(t *testing.T) {
 	t.Parallel()
-	var passed atomic.Int64
-	db := must[*meta.DB](t)(meta.Open(context.Background(), meta.Options{URL: metatest.URL(t, "sqlite"), Clock: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }}))
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	db, passed := metatest.Passing(t)
 	w := newWorld(t, db)
 	h, l := w.registry("one"), listen(t, w)
 	l.hook(t, h, "all", "", "push")
@@ -391,13 +379,7 @@ func TestNoDestination(t *testing.T) {
 // TestEventsAreBounded: what is over goes in time, or when there is too much of it.
 func TestEventsAreBounded(t *testing.T) {
 	t.Parallel()
-	var passed atomic.Int64
-	db := must[*meta.DB](t)(meta.Open(context.Background(), meta.Options{URL: metatest.URL(t, "sqlite"), Clock: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }}))
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	db, passed := metatest.Passing(t)
 	w := newWorld(t, db)
 	h, l := w.registry("one"), listen(t, w)
 	hook := l.hook(t, h, "all", "", "push")

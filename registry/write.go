@@ -277,9 +277,15 @@ func insertManifest(tx *meta.Tx, repository string, m manifest, d name.Digest, s
 		}
 		news += n
 	}
-	if news > 0 && m.quarantine != "" { // nobody has looked at it with what it names now
-		_, err = tx.Exec(`UPDATE manifests SET quarantine = $1 WHERE repository = $2 AND digest = $3 AND quarantine <> $4`, m.quarantine, repository, string(d), oci.Failed)
+	return holdAgain(tx, repository, d, m.quarantine, news)
+}
+
+// holdAgain puts a manifest that names something new back into the state in which such ones come in, "" where quarantinePolicy holds none: nobody has looked at it with that.
+func holdAgain(tx *meta.Tx, repository string, d name.Digest, state string, news int64) error {
+	if news == 0 || state == "" {
+		return nil
 	}
+	_, err := tx.Exec(`UPDATE manifests SET quarantine = $1 WHERE repository = $2 AND digest = $3 AND quarantine <> $4`, state, repository, string(d), oci.Failed)
 	return err
 }
 

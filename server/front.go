@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/name"
 	"github.com/embargo-registry/embargo/network"
 )
 
@@ -341,6 +342,5 @@ func clip(s string) string {
 func newID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // crypto/rand never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	return name.UUID(b)
 }

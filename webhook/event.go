@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -130,8 +129,7 @@ const unbounded = 1 << 30
 func newID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails, by its contract
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
+	return name.UUID(b)
 }
 
 // Sent is an event with what was last sent of it and what came back; the messages are nil before the first attempt.

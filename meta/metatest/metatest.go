@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -108,6 +109,22 @@ func Hold(t *testing.T, db *meta.DB) (release func()) {
 			t.Error(err)
 		}
 	})
+}
+
+// Passing opens a SQLite database by whose clock more time passes than does: what is added to passed, in nanoseconds.
+func Passing(t *testing.T) (db *meta.DB, passed *atomic.Int64) {
+	t.Helper()
+	passed = new(atomic.Int64)
+	db, err := meta.Open(context.Background(), meta.Options{URL: URL(t, "sqlite"), Clock: func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db, passed
 }
 
 // Dial connects tests to their PostgreSQL server.

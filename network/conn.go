@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package network
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+)
+
+// key is a remote address made unique per connection.
+type key string
+
+func (key) Network() string  { return "tcp" }
+func (k key) String() string { return string(k) }
+
+// conn is an accepted socket. The methods it does not name are the socket's own, ReadFrom (sendfile) among them.
+type conn struct {
+	*net.TCPConn
+	door   *Door
+	peer   *Peer
+	remote key
+	first  []byte
+
+	settled atomic.Bool // its first request has been answered, or never came
+}
+
+func (c *conn) RemoteAddr() net.Addr { return c.remote }
+
+func (c *conn) Read(b []byte) (int, error) {
+	if len(c.first) > 0 {
+		n := copy(b, c.first)
+		c.first = c.first[n:]
+		return n, nil
+	}
+	return c.TCPConn.Read(b)
+}
+
+// WriteTo exists because the socket's own would pass over the bytes in first.
+func (c *conn) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, struct{ io.Reader }{c}) }
+
+func (c *conn) Close() error {
+	c.peer.link.end.Do(func() {
+		ds := c.door.doors
+		ds.mu.Lock()
+		delete(ds.live, string(c.remote))
+		ds.mu.Unlock()
+		c.door.open.Add(-1)
+		close(c.peer.link.gone)
+	})
+	return c.TCPConn.Close()
+}
+
+// reset discards what the kernel still holds. Close waits for a write that another goroutine has in the kernel, so no
+// byte is handed over after it returns.
+func (c *conn) reset() {
+	_ = c.TCPConn.SetLinger(0)
+	_ = c.TCPConn.Close()
+}
+
+func closedSocket(err error) bool { return errors.Is(err, net.ErrClosed) }
