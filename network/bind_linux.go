@@ -37,15 +37,33 @@ func StillOn(socket syscall.Conn, name string) error {
 	if err != nil {
 		return err
 	}
-	now := ""
-	if failed := raw.Control(func(fd uintptr) { now, err = unix.GetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE) }); failed != nil {
-		return failed
-	}
-	if err == nil && now != name {
-		err = fmt.Errorf("it is called %s now", now)
+	var is, bound uint32
+	failed := raw.Control(func(fd uintptr) {
+		var now string
+		if now, err = unix.GetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE); err == nil {
+			bound, err = index(int(fd), now)
+		}
+		if err == nil {
+			is, err = index(int(fd), name)
+		}
+	})
+	if err = errors.Join(failed, err); err == nil && is != bound {
+		err = errors.New("another one has its name")
 	}
 	if err != nil {
 		return fmt.Errorf("the network interface %s that it was bound to is not there: %w", name, err)
 	}
 	return nil
+}
+
+// index is the number of a network interface, by its name or by another name of it.
+func index(fd int, name string) (uint32, error) {
+	r, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, r)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return r.Uint32(), nil
 }

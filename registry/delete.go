@@ -65,14 +65,21 @@ func (s *Service) DeleteManifest(ctx context.Context, c oci.Call, repo name.Repo
 			err = gone
 		}
 		if err == nil {
+			err = s.hidden(tx, c, row, id, name.Reference{Repository: repo, Digest: d}, gone)
+		}
+		if err == nil {
 			err = unlocked(tx, id, repo, d)
 		}
 		if err != nil {
 			return "", d, err
 		}
-		with, err := referring(tx, id, repo, d)
+		with, err := referring(tx, id, d, referrerLimit+1)
 		if err != nil {
 			return "", d, err
+		}
+		if len(with) > referrerLimit {
+			return "", d, fault.New(fault.Unsupported, "More than %d artifacts refer to %s or to each other and would be deleted with it. Delete some of them first: /v2/%s/referrers/%s lists them.",
+				referrerLimit, manifestCalled(repo, d), repo, d)
 		}
 		drop := func(m name.Digest) error {
 			if err := tellDelete(tx, id, m, eventOf(c, http.MethodDelete, repo)); err != nil {
@@ -147,9 +154,9 @@ func unneeded(tx *meta.Tx, repository string, repo name.Repository, d name.Diges
 	return err
 }
 
-// referring are the manifests that refer to one, and to those. Errors: Unsupported when they are too many.
-func referring(tx *meta.Tx, repository string, repo name.Repository, d name.Digest) (list []name.Digest, err error) {
-	rows, err := tx.Query(`SELECT digest FROM (`+going+` SELECT digest FROM going LIMIT $3) AS g WHERE digest <> $2`, repository, string(d), referrerLimit+2)
+// referring are the manifests that refer to one, and to those, as many as limit says.
+func referring(tx *meta.Tx, repository string, d name.Digest, limit int) (list []name.Digest, err error) {
+	rows, err := tx.Query(`SELECT digest FROM (`+going+` SELECT digest FROM going LIMIT $3) AS g WHERE digest <> $2`, repository, string(d), limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -160,10 +167,6 @@ func referring(tx *meta.Tx, repository string, repo name.Repository, d name.Dige
 			return nil, err
 		}
 		list = append(list, m)
-	}
-	if len(list) > referrerLimit {
-		return nil, fault.New(fault.Unsupported, "More than %d artifacts refer to %s or to each other and would be deleted with it. Delete some of them first: /v2/%s/referrers/%s lists them.",
-			referrerLimit, manifestCalled(repo, d), repo, d)
 	}
 	slices.Sort(list)
 	return list, rows.Err()
@@ -202,11 +205,13 @@ func (s *Service) DeleteTag(ctx context.Context, c oci.Call, repo name.Repositor
 	gone := unknownManifest(name.Reference{Repository: repo, Tag: t})
 	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, row meta.RegistryRow, id string) (string, name.Digest, error) {
 		was, err := tagAt(tx, id, t)
-		switch {
-		case err != nil:
-		case was.digest == "":
+		if err == nil && was.digest == "" {
 			err = gone
-		default:
+		}
+		if err == nil {
+			err = s.hidden(tx, c, row, id, name.Reference{Repository: repo, Tag: t}, gone)
+		}
+		if err == nil {
 			err = was.locks.forbids(noChange, tagCalled(repo, t))
 		}
 		if err == nil {
@@ -241,13 +246,14 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 			var l locks
 			var state string
 			if err = rows.Scan(&d, &l, &state); err == nil {
-				err = l.forbids(noChange, manifestCalled(repo, d))
+				unseen[d] = held(state) && !all
+				err = lockOf(l, manifestCalled(repo, d), unseen[d], repo)
 			}
 			if err != nil {
 				return "", "", errors.Join(err, rows.Close())
 			}
 			gone.Manifests = append(gone.Manifests, d)
-			if unseen[d] = held(state) && !all; !unseen[d] {
+			if !unseen[d] {
 				seen.Manifests = append(seen.Manifests, d)
 			}
 		}
@@ -262,7 +268,7 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 			var l locks
 			var d name.Digest
 			if err = rows.Scan(&t, &l, &d); err == nil {
-				err = l.forbids(noChange, tagCalled(repo, t))
+				err = lockOf(l, tagCalled(repo, t), unseen[d], repo)
 			}
 			if err != nil {
 				return "", "", errors.Join(err, rows.Close())
@@ -275,7 +281,7 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 			return "", "", err
 		}
-		if gone.Manifests == nil {
+		if seen.Manifests == nil { // to the caller it holds nothing
 			return "", "", unknownRepository(repo)
 		}
 		if row.SoftDelete {
@@ -291,6 +297,14 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 		}
 	}
 	return seen, err
+}
+
+// lockOf refuses to delete what is locked, without its name to a caller who does not see it.
+func lockOf(l locks, what string, unseen bool, repo name.Repository) error {
+	if unseen {
+		what = "content in quarantine in " + repositoryCalled(repo)
+	}
+	return l.forbids(noChange, what)
 }
 
 // one turns "no row changed" into gone.

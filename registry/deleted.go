@@ -299,16 +299,26 @@ const pushGrace = time.Hour
 
 func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err error) {
 	if r.Retention {
-		// A manifest that an index names, or whose subject is there, is of use without a tag; one that something locked refers to stays with that.
+		// A manifest that an index names, or whose subject is there, is of use without a tag; it takes what refers to it along, and stays where that is locked.
 		n, err := s.each(ctx, r, "retentionPolicy", func(tx *meta.Tx) (*meta.Rows, error) {
 			return tx.Query(`SELECT p.id, p.name, m.digest, '' FROM manifests m JOIN repositories p ON p.id = m.repository
  WHERE p.registry = $1 AND m.untagged_us > $2 AND m.untagged_us <= $3 AND m.pushed_us <= $4 AND (p.locks & 3) = 0 AND (m.locks & 3) = 0
  AND NOT EXISTS (SELECT 1 FROM manifest_refs f WHERE f.repository = m.repository AND f.child = m.digest AND f.kind = 'manifest')
  AND NOT EXISTS (SELECT 1 FROM manifests o WHERE o.repository = m.repository AND o.digest = m.subject AND m.subject <> '')
- AND NOT EXISTS (SELECT 1 FROM manifests o WHERE o.repository = m.repository AND o.subject = m.digest
-  AND ((o.locks & 3) <> 0 OR EXISTS (SELECT 1 FROM tags t WHERE t.repository = o.repository AND t.digest = o.digest AND (t.locks & 3) <> 0))) LIMIT 200`,
+ AND NOT EXISTS (WITH RECURSIVE up(digest) AS (SELECT m.digest UNION SELECT o.digest FROM up CROSS JOIN manifests o WHERE o.repository = m.repository AND o.subject = up.digest)
+  SELECT 1 FROM up CROSS JOIN manifests o WHERE o.repository = m.repository AND o.digest = up.digest
+   AND ((o.locks & 3) <> 0 OR EXISTS (SELECT 1 FROM tags t WHERE t.repository = o.repository AND t.digest = o.digest AND (t.locks & 3) <> 0))) LIMIT 200`,
 				r.ID, meta.Micros(r.RetentionSince), meta.Micros(tx.Now().Add(-time.Duration(r.RetentionDays)*day)), meta.Micros(tx.Now().Add(-pushGrace)))
-		}, func(tx *meta.Tx, f found) error { return dropManifest(tx, f.repository, f.digest) })
+		}, func(tx *meta.Tx, f found) ([]name.Digest, error) {
+			all, err := referring(tx, f.repository, f.digest, referrerLimit)
+			all = append(all, f.digest)
+			for _, d := range all {
+				if err == nil {
+					err = dropManifest(tx, f.repository, d)
+				}
+			}
+			return all, err
+		})
 		gone += n
 		if err != nil {
 			return gone, err
@@ -317,17 +327,17 @@ func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err 
 	n, err := s.each(ctx, r, "softDeletePolicy", func(tx *meta.Tx) (*meta.Rows, error) {
 		return tx.Query(`SELECT p.id, p.name, m.digest, '' FROM deleted_manifests m JOIN repositories p ON p.id = m.repository WHERE p.registry = $1 AND m.deleted_us <= $2 AND (p.locks & 3) = 0 LIMIT 200`,
 			r.ID, meta.Micros(tx.Now().Add(-time.Duration(r.SoftDeleteDays)*day)))
-	}, func(tx *meta.Tx, f found) error {
+	}, func(tx *meta.Tx, f found) ([]name.Digest, error) {
 		for _, q := range []string{
 			`DELETE FROM deleted_tags WHERE repository = $1 AND digest = $2`,
 			`DELETE FROM manifest_refs WHERE repository = $1 AND digest = $2 AND NOT EXISTS (SELECT 1 FROM manifests WHERE repository = $1 AND digest = $2)`,
 			`DELETE FROM deleted_manifests WHERE repository = $1 AND digest = $2`,
 		} {
 			if _, err := tx.Exec(q, f.repository, string(f.digest)); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		return nil
+		return []name.Digest{f.digest}, nil
 	})
 	gone += n
 	if err != nil {
@@ -336,15 +346,15 @@ func (s *Service) purge(ctx context.Context, r meta.RegistryRow) (gone int, err 
 	_, err = s.each(ctx, r, "softDeletePolicy", func(tx *meta.Tx) (*meta.Rows, error) {
 		return tx.Query(`SELECT p.id, p.name, t.digest, t.name FROM deleted_tags t JOIN repositories p ON p.id = t.repository WHERE p.registry = $1 AND t.deleted_us <= $2 AND (p.locks & 3) = 0 LIMIT 200`,
 			r.ID, meta.Micros(tx.Now().Add(-time.Duration(r.SoftDeleteDays)*day)))
-	}, func(tx *meta.Tx, f found) error {
+	}, func(tx *meta.Tx, f found) ([]name.Digest, error) {
 		_, err := tx.Exec(`DELETE FROM deleted_tags WHERE repository = $1 AND name = $2 AND digest = $3`, f.repository, string(f.tag), string(f.digest))
-		return err
+		return []name.Digest{f.digest}, err
 	})
 	return gone, err
 }
 
-// each finds what a policy deletes and deletes it, one transaction each: the repository is locked, and what was found must still be so.
-func (s *Service) each(ctx context.Context, r meta.RegistryRow, policy string, find func(tx *meta.Tx) (*meta.Rows, error), drop func(tx *meta.Tx, f found) error) (gone int, err error) {
+// each finds what a policy deletes and deletes it, on record, in transactions: the repository is locked, and what was found must still be so. drop tells all manifests that it has deleted.
+func (s *Service) each(ctx context.Context, r meta.RegistryRow, policy string, find func(tx *meta.Tx) (*meta.Rows, error), drop func(tx *meta.Tx, f found) ([]name.Digest, error)) (gone int, err error) {
 	look := func(tx *meta.Tx) (list []found, err error) {
 		rows, err := find(tx)
 		if err != nil {
@@ -383,18 +393,21 @@ func (s *Service) each(ctx context.Context, r meta.RegistryRow, policy string, f
 				return err
 			}
 			for _, f := range again {
-				if err := drop(tx, f); err != nil {
+				all, err := drop(tx, f)
+				if err != nil {
 					return err
 				}
-				gone++
+				gone += len(all)
 				what := "manifest"
 				if f.tag != "" {
 					what = string(f.tag)
 				}
-				if err := s.audit.Append(tx, audit.Record{Kind: audit.Change, Action: actionDelete, Outcome: audit.Succeeded, Rule: policy, Resource: r.ResourceID, Registry: r.ID,
-					LoginServer: r.LoginServer, Epoch: r.Epoch, Repository: string(f.repo), Reference: what, Digest: string(f.digest),
-					Caller: audit.Caller{ID: "embargo", Name: "embargo", Type: "Local"}}); err != nil {
-					return err
+				for _, d := range all {
+					if err := s.audit.Append(tx, audit.Record{Kind: audit.Change, Action: actionDelete, Outcome: audit.Succeeded, Rule: policy, Resource: r.ResourceID, Registry: r.ID,
+						LoginServer: r.LoginServer, Epoch: r.Epoch, Repository: string(f.repo), Reference: what, Digest: string(d),
+						Caller: audit.Caller{ID: "embargo", Name: "embargo", Type: "Local"}}); err != nil {
+						return err
+					}
 				}
 			}
 			return nil

@@ -394,6 +394,44 @@ func TestRetention(t *testing.T) {
 	})
 }
 
+// What retentionPolicy deletes takes along what refers to it, and stays where something of that is locked, however far away.
+func TestRetentionOfWhatIsSigned(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		h := w.registry("contoso", func(r *meta.RegistryRow) { r.Retention, r.RetentionSince = true, time.Now().Add(-time.Hour) })
+		config := []byte(`{"seed":"signatures"}`)
+		h.blob("app", config)
+		refer := func(to []byte) []byte {
+			m := imageOf(`,"artifactType":"a/b","subject":`+descriptor(mediaImage, to), config)
+			h.manifest("app", "", mediaImage, m)
+			return m
+		}
+		loose, kept := h.image("app", "", "loose"), h.image("app", "", "kept")
+		ours := [][]byte{loose, refer(loose)}
+		ours = append(ours, refer(ours[1]))
+		theirs := [][]byte{kept, refer(kept)}
+		theirs = append(theirs, refer(theirs[1]))
+		h.acr(t, 200, "PATCH", "app/_manifests/"+string(name.DigestOf(theirs[2])), `{"deleteEnabled":false}`)
+		w.pass()
+		if n, err := w.reg.Purge(context.Background()); err != nil || n != len(ours) {
+			t.Errorf("%d were deleted: %v", n, err)
+		}
+		var want, got []string
+		for i := range ours {
+			h.do(404, "GET", "/v2/app/manifests/"+string(name.DigestOf(ours[i])), nil)
+			h.do(200, "GET", "/v2/app/manifests/"+string(name.DigestOf(theirs[i])), nil)
+			want = append(want, string(name.DigestOf(ours[i])))
+		}
+		for _, r := range w.records(h.row.ID, func(r audit.Record) bool { return r.Rule == "retentionPolicy" }) {
+			got = append(got, r.Digest)
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("on record: %q, want %q", got, want)
+		}
+	})
+}
+
 // retentionPolicy of no days leaves a client the time to push an index, whether its platforms are new or were there.
 func TestRetentionDuringAPush(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

@@ -248,7 +248,7 @@ func (s *Service) keepManifest(tx *meta.Tx, c oci.Call, at name.Reference, p pla
 	if row.Quarantine {
 		m.quarantine = oci.Quarantined
 	}
-	if err := insertManifest(tx, to.id, m, sealed.Digest, sealed.Size); err != nil {
+	if err := s.insertManifest(tx, c, record(row, c, actionFetch, at.Repository), to.id, m, sealed.Digest, sealed.Size); err != nil {
 		return err
 	}
 	note, err := fetched(row, c, at, p)

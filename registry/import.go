@@ -330,7 +330,7 @@ func (p *importer) link(tx *meta.Tx) error {
 		}
 		at[repo] = to.id
 		for _, c := range whole {
-			if err := copyPart(tx, from.id, to.id, c, p.target.Quarantine); err != nil {
+			if err := p.copyPart(tx, from.id, to.id, repo, c); err != nil {
 				return err
 			}
 		}

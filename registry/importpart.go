@@ -97,9 +97,9 @@ func (p *importer) walk(tx *meta.Tx, repository string) ([]part, error) {
 }
 
 // copyPart adds the rows of one piece of content. A manifest that the target has already stays, but what it names may have come since.
-func copyPart(tx *meta.Tx, from, to string, c part, quarantine bool) error {
+func (p *importer) copyPart(tx *meta.Tx, from, to string, repo name.Repository, c part) error {
 	state := ""
-	if quarantine {
+	if p.target.Quarantine {
 		state = oci.Quarantined
 	}
 	now := meta.Micros(tx.Now())
@@ -123,5 +123,13 @@ func copyPart(tx *meta.Tx, from, to string, c part, quarantine bool) error {
 	if err != nil {
 		return err
 	}
-	return holdAgain(tx, to, c.Digest, state, news)
+	if news == 0 || !p.target.Quarantine {
+		return nil
+	}
+	note, err := p.record()
+	if err != nil {
+		return err
+	}
+	note.Repository, note.MediaType, note.Bytes = string(repo), "", 0
+	return p.s.holdAgain(tx, oci.Call{}, note, to, c.Digest)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/embargo-registry/embargo/job"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/oci"
 	"github.com/embargo-registry/embargo/registry"
 )
 
@@ -219,10 +220,10 @@ func TestQuarantineHidesRepositories(t *testing.T) {
 				t.Errorf("%s sees %v of %s in the bin, want %v", as.user, got, repo, want)
 			}
 		}
-		h.do(202, "DELETE", "/acr/v1/app/_tags/v1", nil)
+		reader.do(202, "DELETE", "/acr/v1/app/_tags/v1", nil)
 		bin(h, "app", [3]int{})
 		bin(reader, "app", [3]int{0, 0, 1})
-		h.do(202, "DELETE", "/v2/app/manifests/"+string(name.DigestOf(m)), nil)
+		reader.do(202, "DELETE", "/v2/app/manifests/"+string(name.DigestOf(m)), nil)
 		bin(h, "app", [3]int{})
 		bin(reader, "app", [3]int{1, 1, 1})
 		h.do(202, "DELETE", "/v2/old/manifests/"+string(name.DigestOf(old)), nil)
@@ -292,6 +293,17 @@ func TestQuarantineOfWhatCameLate(t *testing.T) {
 		h.manifest("app", "v1", mediaImage, m)
 		h.do(404, "GET", at, nil)
 		h.do(404, "GET", "/v2/app/manifests/v1", nil)
+		again := func(h *host) { // it is on record
+			t.Helper()
+			list := w.records(h.row.ID, func(r audit.Record) bool {
+				return strings.HasSuffix(r.Action, "/quarantine/write") && strings.Contains(r.Reference, "come since")
+			})
+			if len(list) != 1 || list[0].Digest != string(name.DigestOf(m)) || list[0].Repository != "app" || list[0].Caller.ID == "" ||
+				!strings.Contains(string(list[0].Before), oci.Passed) || !strings.Contains(string(list[0].After), oci.Quarantined) {
+				t.Errorf("on record: %+v", list)
+			}
+		}
+		again(h)
 		mark(m, `{"quarantineState":"Passed"}`)
 		h.do(200, "GET", at, nil)
 
@@ -309,6 +321,7 @@ func TestQuarantineOfWhatCameLate(t *testing.T) {
 		}
 		other.do(404, "GET", at, nil)
 		other.do(404, "GET", "/v2/app/manifests/v1", nil)
+		again(other)
 
 		index := indexOf(m)
 		h.manifest("app", "all", mediaIndex, index)
@@ -323,7 +336,7 @@ func TestQuarantineOfWhatCameLate(t *testing.T) {
 func TestQuarantineHidesFromChanges(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		h := w.registry("contoso", func(r *meta.RegistryRow) { r.Quarantine = true })
-		writer := h.logged("judge", identity.RoleAcrPull, roleQuarantineWriter)
+		writer := h.logged("judge", identity.RoleOwner, roleQuarantineWriter)
 		seen, held := h.image("app", "seen", "seen"), h.image("app", "held", "held")
 		writer.do(200, "PATCH", "/acr/v1/app/_manifests/"+string(name.DigestOf(seen)), []byte(`{"quarantineState":"Passed"}`))
 		for _, at := range []string{"_manifests/" + string(name.DigestOf(held)), "_tags/held"} {
@@ -335,6 +348,22 @@ func TestQuarantineHidesFromChanges(t *testing.T) {
 		}
 		if n := w.count("manifests"); n != 0 {
 			t.Errorf("%d manifests are left", n)
+		}
+
+		// What there is besides, locked or not, is as if it were not there.
+		d := string(name.DigestOf(h.image("alone", "secret", "held")))
+		for _, at := range []string{"/v2/alone/manifests/" + d, "/v2/alone/manifests/secret", "/acr/v1/alone/_tags/secret", "/acr/v1/alone"} {
+			h.do(404, "DELETE", at, nil)
+		}
+		seen = h.image("beside", "seen", "beside")
+		writer.do(200, "PATCH", "/acr/v1/beside/_manifests/"+string(name.DigestOf(seen)), []byte(`{"quarantineState":"Passed"}`))
+		h.image("beside", "secret", "held")
+		for _, at := range []string{"_manifests/" + d, "_tags/secret"} {
+			writer.do(200, "PATCH", "/acr/v1/beside/"+at, []byte(`{"deleteEnabled":false}`))
+			if a := h.do(405, "DELETE", "/acr/v1/beside", nil); strings.Contains(string(a.body), d) || strings.Contains(string(a.body), "secret") || !strings.Contains(string(a.body), "quarantine") {
+				t.Errorf("a lock on %s: %s", at, a.body)
+			}
+			writer.do(200, "PATCH", "/acr/v1/beside/"+at, []byte(`{"deleteEnabled":true}`))
 		}
 	})
 }

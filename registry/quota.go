@@ -19,9 +19,12 @@ type quota struct {
 
 	mu    sync.Mutex
 	about map[string]int64
-	// coming is how many bytes of uploads come in at the moment, by registry.
-	coming map[string]int64
+	// unfinished has such a figure of what is in unfinished uploads.
+	unfinished map[string]*unfinished
 }
+
+// unfinished is what is known of the unfinished uploads of a registry, in bytes. What has come and has not ended is in parts that are not kept yet.
+type unfinished struct{ about, came, ended int64 }
 
 // room refuses content where a registry would then hold more than its quota. Errors: QuotaExceeded.
 func (q *quota) room(tx *meta.Tx, row meta.RegistryRow, content ...oci.Descriptor) error {
@@ -53,33 +56,28 @@ func (q *quota) room(tx *meta.Tx, row meta.RegistryRow, content ...oci.Descripto
 		row.Name, about, size, q.most).At(row.ResourceID)
 }
 
-// bounded is a part of an upload that breaks off when the registry's uploads under way would hold more than its quota together, because their content is counted only when they end. One that ends with the part
-// is bounded by itself. done is called when the part has been taken.
-func (s *Service) bounded(ctx context.Context, u *upload, part io.Reader, ends bool) (bounded io.Reader, done func(), err error) {
+// bounded is a part of an upload. Its content is counted only when the upload ends, so until then the unfinished uploads of a registry hold no more than its quota together; a part that ends its upload is
+// bounded by the quota alone. done is called when the part has been taken.
+func (s *Service) bounded(ctx context.Context, u *upload, part io.Reader, ends bool) (bounded io.Reader, done func()) {
 	if s.quota.most == 0 || part == nil {
-		return part, func() {}, nil
+		return part, func() {}
 	}
-	sum := u.Offset()
-	if !ends {
-		err = s.db.Read(ctx, func(tx *meta.Tx) error {
-			// The owner is the registry's identity, a slash, and the repository; a 0 comes after the slash.
-			by := bytewise(tx, "owner")
-			return tx.Row(`SELECT COALESCE(CAST(SUM(size) AS BIGINT), 0) FROM uploads WHERE `+by+` >= $1 AND `+by+` < $2`, u.c.Registry.ID+"/", u.c.Registry.ID+"0").Scan(&sum)
-		})
+	r := &boundedReader{ctx: ctx, Reader: part, s: s, registry: u.c.Registry, came: u.Offset(), ends: ends}
+	if ends {
+		return r, func() {}
 	}
-	r := &boundedReader{Reader: part, quota: s.quota, registry: u.c.Registry.ID, left: s.quota.most - sum,
-		beyond: fault.New(fault.QuotaExceeded, "The unfinished uploads of the registry '%s' would hold more than its quota of %d bytes (registryQuota of this server's configuration). "+
-			"Finish or cancel some, or have an operator raise it.", u.c.Registry.Name, s.quota.most).At(u.c.Registry.ResourceID)}
-	return r, r.done, err
+	r.came = 0
+	return r, r.done
 }
 
-// boundedReader gives left bytes at the most, with what comes for the registry at the same time, and beyond them the error beyond.
+// boundedReader breaks off a part of an upload beyond the quota.
 type boundedReader struct {
+	ctx context.Context
 	io.Reader
-	quota      *quota
-	registry   string
-	left, came int64
-	beyond     error
+	s        *Service
+	registry meta.RegistryRow
+	came     int64
+	ends     bool
 }
 
 func (r *boundedReader) Read(p []byte) (int, error) {
@@ -87,21 +85,67 @@ func (r *boundedReader) Read(p []byte) (int, error) {
 	if n == 0 {
 		return n, err
 	}
-	r.quota.mu.Lock()
-	defer r.quota.mu.Unlock()
-	if r.quota.coming[r.registry]+int64(n) > r.left {
-		return 0, r.beyond
+	fits, failed := r.room(int64(n))
+	if failed == nil && !fits {
+		failed = fault.New(fault.QuotaExceeded, "The unfinished uploads of the registry '%s' would hold more than its quota of %d bytes (registryQuota of this server's configuration). Finish or cancel some, or have an operator raise it.",
+			r.registry.Name, r.s.quota.most).At(r.registry.ResourceID)
+	}
+	if failed != nil {
+		return 0, failed
 	}
 	r.came += int64(n)
-	r.quota.coming[r.registry] += int64(n)
 	return n, err
 }
 
+// room counts n bytes more, if they fit. Like quota.room it counts anew only when its figure says that they don't.
+func (r *boundedReader) room(n int64) (bool, error) {
+	q := r.s.quota
+	if r.ends {
+		return r.came+n <= q.most, nil
+	}
+	ended, ok := q.take(r.registry.ID, n)
+	if ok {
+		return true, nil
+	}
+	var kept int64
+	err := r.s.db.Read(r.ctx, func(tx *meta.Tx) error {
+		// The owner is the registry's identity, a slash, and the repository; a 0 comes after the slash.
+		by := bytewise(tx, "owner")
+		return tx.Row(`SELECT COALESCE(CAST(SUM(size) AS BIGINT), 0) FROM uploads WHERE `+by+` >= $1 AND `+by+` < $2`, r.registry.ID+"/", r.registry.ID+"0").Scan(&kept)
+	})
+	if err != nil {
+		return false, err
+	}
+	q.mu.Lock()
+	u := q.unfinished[r.registry.ID]
+	u.about = kept + u.came - ended // what ended meanwhile may not have been among what was kept
+	q.mu.Unlock()
+	_, ok = q.take(r.registry.ID, n)
+	return ok, nil
+}
+
+// take adds n to what has come for a registry's unfinished uploads, if the figure says that it fits, and tells how much had ended.
+func (q *quota) take(registry string, n int64) (ended int64, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	u := q.unfinished[registry]
+	if u == nil {
+		u = &unfinished{about: q.most} // it is counted before anything is taken
+		q.unfinished[registry] = u
+	}
+	if u.about+n > q.most {
+		return u.ended, false
+	}
+	u.about += n
+	u.came += n
+	return u.ended, true
+}
+
 func (r *boundedReader) done() {
-	r.quota.mu.Lock()
-	defer r.quota.mu.Unlock()
-	if r.quota.coming[r.registry] -= r.came; r.quota.coming[r.registry] <= 0 {
-		delete(r.quota.coming, r.registry)
+	r.s.quota.mu.Lock()
+	defer r.s.quota.mu.Unlock()
+	if u := r.s.quota.unfinished[r.registry.ID]; u != nil {
+		u.ended += r.came
 	}
 }
 

@@ -4,6 +4,7 @@ package registry_test
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 
@@ -72,6 +73,53 @@ func TestQuota(t *testing.T) {
 		h.do(204, "DELETE", second, nil)
 		if a := part(h, begin(h)); a.status != 202 {
 			t.Errorf("after one was finished: %d %s", a.status, a.body)
+		}
+
+		// Parts that come in at the same time, all begun before any of them had a byte.
+		fresh := w.registry("fresh")
+		var bodies [2]*io.PipeWriter
+		answers := make(chan answer, len(bodies))
+		for i := range bodies {
+			r, body := io.Pipe()
+			bodies[i] = body
+			q := fresh.request("PATCH", begin(fresh), r)
+			go func() {
+				answers <- fresh.send(q)
+				r.Close()
+			}()
+		}
+		for _, n := range []int{0, 1, 0, 1} {
+			bodies[n].Write(content[:3<<10]) // one of them is refused
+		}
+		for _, b := range bodies {
+			b.Close()
+		}
+		a, b := <-answers, <-answers
+		if a.status == 202 {
+			a, b = b, a
+		}
+		refused(a, "fresh")
+		if b.status != 202 {
+			t.Errorf("of two parts that fit one by one, the one: %d %s", b.status, b.body)
+		}
+
+		// What is there already takes no room, whoever pushes it at the same time.
+		present := w.registry("present")
+		present.blob("a", content)
+		for i := range bodies {
+			r, body := io.Pipe()
+			bodies[i] = body
+			q := present.request("PUT", begin(present)+"?digest="+string(name.DigestOf(content)), r)
+			go func() { answers <- present.send(q) }()
+		}
+		for _, body := range bodies {
+			body.Write(content)
+		}
+		for _, body := range bodies {
+			body.Close()
+			if a := <-answers; a.status != 201 {
+				t.Errorf("present content, pushed by two: %d %s", a.status, a.body)
+			}
 		}
 	})
 }

@@ -79,7 +79,7 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	return &Service{db: o.DB, blobs: o.Blobs, gate: o.Gate, audit: o.Audit, identity: o.Identity, random: o.Random, log: o.Log, cache: newCache(o), prover: p,
-		quota: &quota{most: o.Quota, about: map[string]int64{}, coming: map[string]int64{}}}, nil
+		quota: &quota{most: o.Quota, about: map[string]int64{}, unfinished: map[string]*unfinished{}}}, nil
 }
 
 // Handle gives the runner the jobs of this package: imports, and the removal of what a deleted registry held.

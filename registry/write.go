@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/embargo-registry/embargo/audit"
 	"github.com/embargo-registry/embargo/blob"
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
@@ -51,11 +52,8 @@ func (u *upload) ID() string    { return u.u.ID }
 func (u *upload) Offset() int64 { return u.u.Offset }
 
 func (u *upload) Append(ctx context.Context, r io.Reader) (int64, error) {
-	part, done, err := u.s.bounded(ctx, u, r, false)
+	part, done := u.s.bounded(ctx, u, r, false)
 	defer done()
-	if err != nil {
-		return 0, err
-	}
 	return u.u.Append(ctx, part)
 }
 
@@ -63,11 +61,8 @@ func (u *upload) Cancel(ctx context.Context) error { return u.u.Cancel(ctx) }
 
 // Finish makes the upload a blob of the repository: the bytes are durable before the rows are.
 func (u *upload) Finish(ctx context.Context, want name.Digest, rest io.Reader) error {
-	rest, done, err := u.s.bounded(ctx, u, rest, true)
+	rest, done := u.s.bounded(ctx, u, rest, true)
 	defer done()
-	if err != nil {
-		return err
-	}
 	return u.u.Seal(ctx, want, rest, func(sealed blob.Sealed) error {
 		return u.s.db.Write(ctx, func(tx *meta.Tx) error { return u.commit(tx, sealed) })
 	})
@@ -177,7 +172,7 @@ func (s *Service) putManifest(tx *meta.Tx, c oci.Call, repo name.Repository, tag
 	if row.Quarantine {
 		m.quarantine = oci.Quarantined
 	}
-	if err := insertManifest(tx, to.id, m, sealed.Digest, sealed.Size); err != nil {
+	if err := s.insertManifest(tx, c, record(row, c, actionPush, repo), to.id, m, sealed.Digest, sealed.Size); err != nil {
 		return err
 	}
 	if err := tellPush(tx, to.id, sealed.Digest, tags, eventOf(c, http.MethodPut, repo)); err != nil {
@@ -255,7 +250,7 @@ func member(tx *meta.Tx, repository string, r ref) (size int64, ok bool, err err
 const pushedAgain = ` ON CONFLICT (repository, digest) DO UPDATE SET untagged_us = excluded.untagged_us, pushed_us = excluded.pushed_us WHERE manifests.untagged_us <> 0`
 
 // insertManifest adds a manifest's rows, without a tag. One that is there already stays as it is, because its bytes are the same, but what it names may have come since.
-func insertManifest(tx *meta.Tx, repository string, m manifest, d name.Digest, size int64) error {
+func (s *Service) insertManifest(tx *meta.Tx, c oci.Call, note audit.Record, repository string, m manifest, d name.Digest, size int64) error {
 	now := meta.Micros(tx.Now())
 	_, err := tx.Exec(`INSERT INTO manifests (repository, digest, media_type, artifact_type, subject, annotations, config_digest, size, created_us,
   config_media_type, architecture, os, image_size, updated_us, untagged_us, pushed_us, quarantine)
@@ -277,16 +272,21 @@ func insertManifest(tx *meta.Tx, repository string, m manifest, d name.Digest, s
 		}
 		news += n
 	}
-	return holdAgain(tx, repository, d, m.quarantine, news)
-}
-
-// holdAgain puts a manifest that names something new back into the state in which such ones come in, "" where quarantinePolicy holds none: nobody has looked at it with that.
-func holdAgain(tx *meta.Tx, repository string, d name.Digest, state string, news int64) error {
-	if news == 0 || state == "" {
+	if news == 0 || m.quarantine == "" {
 		return nil
 	}
-	_, err := tx.Exec(`UPDATE manifests SET quarantine = $1 WHERE repository = $2 AND digest = $3 AND quarantine <> $4`, state, repository, string(d), oci.Failed)
-	return err
+	return s.holdAgain(tx, c, note, repository, d)
+}
+
+// holdAgain puts a manifest that names something new back into quarantine, on record: nobody has looked at it with that.
+func (s *Service) holdAgain(tx *meta.Tx, c oci.Call, note audit.Record, repository string, d name.Digest) error {
+	var was, details string
+	err := tx.Row(`SELECT quarantine, quarantine_details FROM manifests WHERE repository = $1 AND digest = $2`, repository, string(d)).Scan(&was, &details)
+	if err != nil || was == oci.Quarantined || was == oci.Failed {
+		return err
+	}
+	note.Action, note.Reference = actionQuarantine, "it names what has come since"
+	return s.quarantine(tx, c, note, repository, d, was, oci.Quarantined, details)
 }
 
 // setTag points a tag to a manifest and tells where it pointed before, "" when it is new. Errors: Unsupported when the tag is locked.

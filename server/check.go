@@ -4,8 +4,10 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 
+	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/network"
 )
@@ -29,23 +31,58 @@ func (s *Server) checked(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		name, peer := s.locate()(r)
-		var row meta.RegistryRow
-		err := s.db.Read(r.Context(), func(tx *meta.Tx) error {
-			var err error
-			if peer.Kind == network.Private {
-				row, err = tx.RegistryByName(name)
-			} else {
-				row, err = tx.RegistryByLabel(name)
-			}
-			return err
-		})
+		row, peer, err := s.asked(r)
 		if err != nil && !errors.Is(err, meta.ErrNotFound) {
 			s.log.Error("network check", "error", err)
 			reply(w, http.StatusInternalServerError, map[string]string{"error": "The registry's rules could not be read."})
 			return
 		}
 		reply(w, http.StatusOK, seen(row, err == nil, peer))
+	})
+}
+
+// asked is the row of the registry that a request is for, and the connection that it came on. Errors: meta.ErrNotFound.
+func (s *Server) asked(r *http.Request) (row meta.RegistryRow, peer *network.Peer, err error) {
+	name, peer := s.locate()(r)
+	err = s.db.Read(r.Context(), func(tx *meta.Tx) (err error) {
+		if peer.Kind == network.Private {
+			row, err = tx.RegistryByName(name)
+		} else {
+			row, err = tx.RegistryByLabel(name)
+		}
+		return err
+	})
+	return row, peer, err
+}
+
+// regional refuses requests for a data host of a region that the registry is not in. Whom the network does not let in is told by next what everybody is told.
+func (s *Server) regional(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t := s.hosts.Lookup(r.Host)
+		if t.Role != network.DataHost {
+			next.ServeHTTP(w, r)
+			return
+		}
+		row, peer, err := s.asked(r)
+		if errors.Is(err, meta.ErrNotFound) || err == nil && network.Enter(row, peer) != nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		there := false
+		if err == nil {
+			there, err = s.hasRegion(r.Context(), t)
+		}
+		switch {
+		case err != nil:
+			s.log.Error("a registry's regions could not be read", "registry", t.Registry, "error", err)
+			refuse(w, t.Role, fault.New(fault.Unavailable, "The registry's regions could not be read. Try again in a moment."))
+		case !there:
+			why := fmt.Sprintf("Nothing is served here under the host '%s': the registry '%s' has no data endpoint in the region '%s'.", clip(r.Host), t.Registry, t.Region)
+			s.misdirected(peer, why)
+			refuse(w, t.Role, fault.New(fault.MisdirectedRequest, "%s", why))
+		default:
+			next.ServeHTTP(w, r)
+		}
 	})
 }
 

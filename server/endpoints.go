@@ -58,12 +58,15 @@ func (d *endpointDoor) bound() bool { return d.listener == nil || d.listener.doo
 func (s *Server) Reconcile(ctx context.Context) error {
 	s.endpointsMu.Lock()
 	defer s.endpointsMu.Unlock()
+	s.mu.Lock()
+	done := s.reloaded // before the options are looked at
+	s.mu.Unlock()
 	err := s.reconcileDoors(context.WithoutCancel(ctx))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unread = err
-	if err == nil && s.reloaded != nil {
-		s.reloaded()
+	if err == nil && done != nil && done == s.reloaded {
+		s.log.Info("configuration reloaded", "listenersOpened", done.opened, "listenersClosed", done.closed)
 		s.reloaded = nil
 	}
 	return err
@@ -74,7 +77,9 @@ func (s *Server) reconcileDoors(ctx context.Context) error {
 	if len(o.VirtualNetworks) == 0 && len(s.endpointDoors) == 0 && len(*s.entrances.Load()) == 0 {
 		return nil
 	}
-	all, unread := s.readEntrances(ctx, o)
+	reading, cancel := context.WithTimeout(ctx, entrancesTime)
+	all, unread := s.readEntrances(reading, o)
+	cancel()
 	if unread != nil {
 		unread = fmt.Errorf("the private endpoints could not be read: %w", unread)
 		all = slices.DeleteFunc(slices.Clone(*s.entrances.Load()), func(e entrance) bool { return o.virtualNetwork(e.network) == nil })
@@ -93,6 +98,9 @@ func (s *Server) reconcileDoors(ctx context.Context) error {
 	}
 	return unread
 }
+
+// entrancesTime is how long a database may take to tell the private endpoints, before the doors are seen to without it.
+const entrancesTime = 5 * time.Second
 
 // readEntrances reads the approved endpoints of the networks of the configuration, in the order in which they were made.
 func (s *Server) readEntrances(ctx context.Context, o Options) (all entrances, err error) {

@@ -3,7 +3,6 @@
 package server
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -30,8 +29,6 @@ type front struct {
 	limits           *limits
 	// live reports whether this node holds its lease, so that nobody waits for a database that does not answer; nil: it always does.
 	live func() bool
-	// region reports whether there is a registry with the data host's region; nil: there always is.
-	region func(ctx context.Context, t network.Target) (bool, error)
 	// label is the first label of the login server of the private endpoint's registry; "" when it is not approved any more.
 	label func(endpoint string) string
 	// misdirected hears of requests for hosts that are not served on their connection; nil: nobody listens.
@@ -127,7 +124,7 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 		sni = r.TLS.ServerName
 	}
 	if peer.Kind == network.Private {
-		why := f.other(r.Context(), peer, r.Host, sni)
+		why := f.other(peer, r.Host, sni)
 		if why == "" {
 			f.data.ServeHTTP(w, r)
 			return
@@ -147,8 +144,6 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 	case target.Role == network.Management:
 		f.management.ServeHTTP(w, r)
 		return
-	case target.Role == network.DataHost && !f.hasRegion(r.Context(), target):
-		why = noRegion(r.Host, target)
 	default:
 		f.data.ServeHTTP(w, r)
 		return
@@ -156,38 +151,17 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 	f.misdirect(w, peer, target.Role, why)
 }
 
-func (f *front) hasRegion(ctx context.Context, t network.Target) bool {
-	if f.region == nil {
-		return true
-	}
-	there, err := f.region(ctx, t)
-	if err != nil {
-		f.log.Warn("a registry's regions could not be read", "registry", t.Registry, "err", err)
-	}
-	return there && err == nil
-}
-
-func noRegion(host string, t network.Target) string {
-	return fmt.Sprintf("Nothing is served here under the host '%s': there is no registry '%s' with a data endpoint in the region '%s'.", clip(host), t.Registry, t.Region)
-}
-
 // other is why a request on the door of a private endpoint asks for something else than the endpoint's registry: the address was another endpoint's before, or a name leads astray. A host
 // that names no registry, such as the address itself, asks for the endpoint's.
-func (f *front) other(ctx context.Context, peer *network.Peer, names ...string) string {
+func (f *front) other(peer *network.Peer, names ...string) string {
 	if peer.Endpoint == "" {
 		return ""
 	}
-	label, looked := f.label(peer.Endpoint), network.Target{}
+	label := f.label(peer.Endpoint)
 	for _, n := range names {
-		t := f.hosts.Lookup(n)
-		switch {
-		case t.Registry == "" || t == looked:
-		case t.Registry != label:
+		if t := f.hosts.Lookup(n); t.Registry != "" && t.Registry != label {
 			return fmt.Sprintf("This is a private endpoint of the registry '%s', not of '%s'. Look the name up again.", peer.Registry, clip(t.Registry))
-		case t.Role == network.DataHost && !f.hasRegion(ctx, t):
-			return noRegion(n, t)
 		}
-		looked = t
 	}
 	return ""
 }

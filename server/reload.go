@@ -73,13 +73,16 @@ func (s *Server) Reload(ctx context.Context, o Options) error {
 		return err
 	}
 	s.mu.Lock()
-	s.reloaded = func() { s.log.Info("configuration reloaded", "listenersOpened", opened, "listenersClosed", closed) }
+	s.reloaded = &rearranged{opened, closed}
 	s.mu.Unlock()
 	if err := s.Reconcile(ctx); err != nil {
 		s.log.Error("the configuration is in force, but private endpoints that it lets in have no door yet; it is tried again until they have", "error", err)
 	}
 	return nil
 }
+
+// rearranged is how many listeners a reload has opened and closed.
+type rearranged struct{ opened, closed int }
 
 func (s *Server) reload(ctx context.Context, o Options, certs *certificates) (opened, closed int, err error) {
 	s.mu.Lock()

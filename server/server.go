@@ -60,8 +60,8 @@ type Server struct {
 	endpointsMu   sync.Mutex
 	endpointDoors []*endpointDoor
 	entrances     atomic.Pointer[entrances]
-	unread        error  // why the last look at the endpoints failed
-	reloaded      func() // says that a reload is in force, once they have been read
+	unread        error       // why the last look at the endpoints failed
+	reloaded      *rearranged // a reload that is in force once they have been read; nil: none is under way
 	resolvers     []*resolver
 	welcome       Welcome
 	start         func(serve func() error)

@@ -214,6 +214,29 @@ virtualNetworks:
 	}
 }
 
+// An interface may be called by another name that it has.
+func TestInterfaceOfTwoNames(t *testing.T) {
+	if _, err := exec.LookPath("ip"); err != nil {
+		missing(t, err.Error())
+	}
+	tag := fmt.Sprint(os.Getpid() % 10000)
+	inside, near, other := "emb-an-"+tag, "eman"+tag, "inside"+tag
+	wire(t, inside, near, "10.247.53")
+	ip(t, "link", "property", "add", "dev", near, "altname", other)
+	const address, resolver = "10.247.53.9", "10.247.53.1"
+	ip(t, "route", "add", "local", address, "dev", "lo")
+	t.Cleanup(func() { _ = exec.Command("ip", "route", "del", "local", address, "dev", "lo").Run() })
+	h := newHouse(t, fmt.Sprintf("virtualNetworks: [{id: %[1]s, door: address, port: 5543, interfaces: [%[2]s]}]\ndns: {networks: [{network: %[1]s, listen: '%[3]s:5353'}]}\n", vnet, other, resolver))
+	h.CreateRegistry("factory", nil)
+	h.put("factory", "pe1", vnet, meta.EndpointApproved, address)
+	h.Lock("factory")
+	status, _ := in(t, inside, "curl", "-sk", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "https://"+address+":5543/v2/")
+	said, _ := askIn(t, inside, "udp", resolver+":5353", "factory.azurecr.localhost")
+	if status != "401" || said != "NOERROR "+address {
+		t.Errorf("by an interface's other name: %s %s", status, said)
+	}
+}
+
 // An interface that is deleted takes its door and its resolver with it: whoever comes by another one that has its number is not inside, and when there is one of its name again they are back.
 func TestInterfaceMadeAnew(t *testing.T) {
 	if _, err := exec.LookPath("ip"); err != nil {

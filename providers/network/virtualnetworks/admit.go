@@ -83,8 +83,7 @@ func (a *admission) subnet(s *subnet, at string) {
 	if g := s.Properties.Group; g != nil && (was == nil || was.Properties.Group == nil || !strings.EqualFold(was.Properties.Group.ID, g.ID)) {
 		id, err := name.ParseResourceID(g.ID)
 		if err != nil || !strings.EqualFold(id.Type(), securityGroups) || !a.w.Get(id, nil) {
-			a.refuse(fault.New(fault.InvalidReference, "Resource %.300s referenced by resource %s was not found. Please make sure that the referenced resource exists.",
-				g.ID, a.id.Child("subnets", s.Name)), at+".properties.networkSecurityGroup.id")
+			a.refuse(noGroup(g.ID, a.id.Child("subnets", s.Name).String()), at+".properties.networkSecurityGroup.id")
 		}
 	}
 }

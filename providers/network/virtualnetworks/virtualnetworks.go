@@ -99,8 +99,34 @@ func apply(tx *arm.Tx, c arm.Change[document]) error {
 	for i := range p.Subnets {
 		s := &p.Subnets[i]
 		s.ID, s.Type, s.Properties.State = c.ID.Child("subnets", s.Name).String(), SubnetType, "Succeeded"
+		if err := keepGroup(tx, c, s); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// keepGroup holds the row of a security group that a subnet names newly, so that it is deleted before, or not while the subnet names it.
+func keepGroup(tx *arm.Tx, c arm.Change[document], s *subnet) error {
+	g := s.Properties.Group
+	if was := find(c.Was, c.ID, c.ID.Child("subnets", s.Name).Key()); g == nil || was != nil && was.Properties.Group != nil && strings.EqualFold(was.Properties.Group.ID, g.ID) {
+		return nil
+	}
+	id, err := name.ParseResourceID(g.ID)
+	if err == nil {
+		err = tx.Lock(id)
+	}
+	if err != nil {
+		return err
+	}
+	if !tx.World().Get(id, nil) {
+		return noGroup(g.ID, s.ID)
+	}
+	return nil
+}
+
+func noGroup(group, subnet string) *fault.Fault {
+	return fault.New(fault.InvalidReference, "Resource %.300s referenced by resource %s was not found. Please make sure that the referenced resource exists.", group, subnet)
 }
 
 // free refuses when a subnet that is used would be gone, or have other addresses.
