@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/embargo-registry/embargo/network"
 	"github.com/embargo-registry/embargo/redact"
 )
 
@@ -53,8 +54,16 @@ type Source struct {
 	Address   string `json:"address,omitempty"`
 	Zone      string `json:"zone,omitempty"`
 	UserAgent string `json:"userAgent,omitempty"`
-	// Endpoint is the private endpoint whose door refused, by its ARM id in lower case: zones of several may have one name.
+	// Endpoint is the private endpoint by whose door it came, by its ARM id in lower case: zones of several may have one name.
 	Endpoint string `json:"endpoint,omitempty"`
+}
+
+// From is the source of what came on a connection; nil is none.
+func From(p *network.Peer, userAgent string) Source {
+	if p == nil {
+		return Source{UserAgent: userAgent}
+	}
+	return Source{Address: p.Addr.String(), Zone: p.Zone.String(), UserAgent: userAgent, Endpoint: p.Resource}
 }
 
 // Record is what happened. Its members' order is the order in the leaf.

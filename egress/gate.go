@@ -309,10 +309,7 @@ func (g *Gate) record(row *meta.RegistryRow, a *Ask, outcome audit.Outcome, refu
 		Route: string(a.Route), Repository: string(a.Repository), Reference: a.Reference, Digest: string(a.Digest),
 		MediaType: a.MediaType, Bytes: a.Size, Correlation: a.Correlation,
 		Caller: callerOf(a.Caller),
-		Source: audit.Source{UserAgent: a.UserAgent},
-	}
-	if a.Peer != nil {
-		r.Source.Address, r.Source.Zone = a.Peer.Addr.String(), a.Peer.Zone.String()
+		Source: audit.From(a.Peer, a.UserAgent),
 	}
 	if refusal != nil {
 		r.Rule, r.Reason = ruleOf(refusal), fault.From(refusal).Message

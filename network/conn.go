@@ -24,18 +24,29 @@ type conn struct {
 	first  []byte
 
 	settled atomic.Bool // its first request has been answered, or never came
+	spoke   bool        // something has come
 }
 
 func (c *conn) RemoteAddr() net.Addr { return c.remote }
 
-func (c *conn) Read(b []byte) (int, error) {
+func (c *conn) Read(b []byte) (n int, err error) {
 	if len(c.first) > 0 {
-		n := copy(b, c.first)
+		n = copy(b, c.first)
 		c.first = c.first[n:]
-		return n, nil
+	} else {
+		n, err = c.TCPConn.Read(b)
 	}
-	return c.TCPConn.Read(b)
+	if !c.spoke && n > 0 {
+		c.spoke = true
+		if c.door.o.TLS != nil && b[0] != handshake {
+			c.door.refused(c.peer.Zone, c.peer.Addr, "tls")
+		}
+	}
+	return n, err
 }
+
+// handshake is the first byte of TLS (RFC 8446, section 5.1).
+const handshake = 22
 
 // WriteTo exists because the socket's own would pass over the bytes in first.
 func (c *conn) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, struct{ io.Reader }{c}) }
@@ -55,6 +66,7 @@ func (c *conn) Close() error {
 // reset discards what the kernel still holds. Close waits for a write that another goroutine has in the kernel, so no
 // byte is handed over after it returns.
 func (c *conn) reset() {
+	c.peer.link.asking.Store(false) // who is cut off was not refused for what he said
 	_ = c.TCPConn.SetLinger(0)
 	_ = c.TCPConn.Close()
 }

@@ -89,7 +89,7 @@ type DoorOptions struct {
 	// Free lets the address be one that this machine does not have yet (IP_FREEBIND); Shared lets doors that differ in their interface listen at one address.
 	Free, Shared bool
 	// Refused hears of each connection that is closed before it is served, with its client's address and the reason: "limit", "client" (not among the clients), "interface"
-	// (a closed door, or one whose interface is gone), "host" (the name in the TLS handshake), "proxy-source", "proxy-header", "proxy-slots", "connect". Nil: nobody listens.
+	// (a closed door, or one whose interface is gone), "host" (the name in the TLS handshake), "proxy-source", "proxy-header", "proxy-slots", "connect", "tls" (it speaks something else), "request" (no request that HTTP allows). Nil: nobody listens.
 	Refused func(z Zone, client netip.AddrPort, reason string)
 }
 
@@ -257,7 +257,9 @@ func (d *Door) Serve(h http.Handler) error {
 		MaxHeaderBytes:    d.o.MaxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 128, SendPingTimeout: time.Minute, PingTimeout: 15 * time.Second, WriteByteTimeout: time.Minute},
 		ConnState:         d.settle,
-		ErrorLog:          slog.NewLogLogger(d.o.Log.With("door", d.o.Zone.Door).Handler(), slog.LevelDebug),
+		// OPTIONS of the whole server is judged by its host as any other request.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(d.o.Log.With("door", d.o.Zone.Door).Handler(), slog.LevelDebug),
 	}
 	d.mu.Lock()
 	if d.closed || d.server != nil {
@@ -290,11 +292,17 @@ func (d *Door) Serve(h http.Handler) error {
 // cutWait is how long a door that cuts its requests off waits for their handlers, which put on record what was sent.
 const cutWait = 2 * time.Second
 
-// counting knows when no handler runs any more: net/http does not wait for those that it cuts off.
+// counting knows when no handler runs any more: net/http does not wait for those that it cuts off. It also knows that a request has found its handler.
 func (d *Door) counting(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d.served.Add(1)
 		defer d.served.Add(-1)
+		d.doors.mu.Lock()
+		p := d.doors.live[r.RemoteAddr]
+		d.doors.mu.Unlock()
+		if p != nil {
+			p.link.asking.Store(false)
+		}
 		h.ServeHTTP(w, r)
 	})
 }
@@ -347,20 +355,34 @@ func (d *Door) greet(ctx context.Context, server *http.Server) {
 	}
 }
 
-// settle follows a connection's states, to know when it is fresh no longer.
+// settle follows a connection's states, to know when it is fresh no longer, and when what came was no request that HTTP allows, which net/http refuses without a word to anybody.
 func (d *Door) settle(nc net.Conn, state http.ConnState) {
+	two := false
 	if t, ok := nc.(*tls.Conn); ok {
+		two = t.ConnectionState().NegotiatedProtocol == "h2"
 		nc = t.NetConn()
 	}
 	c := nc.(*conn)
 	switch state {
 	case http.StateNew:
 		d.fresh.Add(1)
+	case http.StateActive:
+		c.peer.link.asking.Store(!two) // a refused request of HTTP/2 ends no connection
 	case http.StateIdle, http.StateHijacked, http.StateClosed:
+		if state == http.StateClosed && c.peer.link.asking.Load() && !d.closing() {
+			d.refused(c.peer.Zone, c.peer.Addr, "request")
+		}
 		if c.settled.CompareAndSwap(false, true) {
 			d.fresh.Add(-1)
 		}
 	}
+}
+
+// closing says that the door has been closed: it drops what it reads, and that is no refusal.
+func (d *Door) closing() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
 }
 
 // address is the client's, unmapped.

@@ -168,32 +168,43 @@ func TestLinkPlacesTheConnection(t *testing.T) {
 	l.closed(t)
 }
 
-// Where a link leads may change between the look and the connection's registration: what is cut by then is cut all the same.
-func TestLinkChangesMeanwhile(t *testing.T) {
-	h := newHouse(t)
+// Where a link, or a name that a proxy is asked for, leads may change between the look and the connection's registration: what is cut by then is cut all the same.
+func TestPlaceChangesMeanwhile(t *testing.T) {
 	mine, public := Zone{Kind: Private, Door: "pe", Registry: "mine", Endpoint: "e1"}, Zone{Kind: Public, Door: "balancer"}
-	var now atomic.Pointer[Zone]
-	now.Store(&mine)
-	looked, changed := make(chan bool, 1), make(chan bool)
-	d := h.open(t, DoorOptions{Zone: public, Limits: Limits{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}, Links: func(string) Zone {
-		z := *now.Load()
-		select {
-		case looked <- true: // the first time
-			<-changed
-		default:
-		}
-		return z
-	}}, h.says())
-	l := dialFrom(t, "127.0.0.2", d)
-	_, _ = l.Write(header(t, aws("vpce-0")))
-	for len(looked) == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	now.Store(&public)
-	d.Cut(func(p *Peer) bool { return p.Zone != public })
-	close(changed)
-	if err := l.ask(hello); err == nil {
-		t.Error("a connection whose link was taken away is served")
+	for name, says := range map[string]string{"link": string(header(t, aws("vpce-0"))), "name": "CONNECT mine:443 HTTP/1.1\r\nHost: mine\r\n\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			var now atomic.Pointer[Zone]
+			now.Store(&mine)
+			looked, changed := make(chan bool, 1), make(chan bool)
+			place := func(string) Zone {
+				z := *now.Load()
+				select {
+				case looked <- true: // the first time
+					<-changed
+				default:
+				}
+				return z
+			}
+			o := DoorOptions{Zone: public, Limits: Limits{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}, Links: place}
+			if name == "name" {
+				o = DoorOptions{Zone: public, Connect: func(string) bool { return true }, Place: place}
+			}
+			d := h.open(t, o, h.says())
+			l := dialFrom(t, "127.0.0.2", d)
+			_, _ = io.WriteString(l, says)
+			for len(looked) == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			now.Store(&public)
+			d.Cut(func(p *Peer) bool { return p.Zone != public })
+			close(changed)
+			_ = l.SetDeadline(time.Now().Add(20 * time.Second))
+			_, _ = io.WriteString(l, "GET / HTTP/1.1\r\nHost: mine\r\nConnection: close\r\n\r\n")
+			if b, _ := io.ReadAll(l); strings.Contains(string(b), "private/pe") {
+				t.Errorf("a connection that stands there no more is served: %s", b)
+			}
+		})
 	}
 }
 

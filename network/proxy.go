@@ -72,11 +72,14 @@ func (l *tunnelListener) open(socket *net.TCPConn) {
 	_ = socket.SetDeadline(time.Now().Add(l.d.o.HeaderTimeout))
 	head := bufio.NewReader(io.LimitReader(socket, int64(l.d.o.MaxHeaderBytes)))
 	r, err := http.ReadRequest(head)
-	if err != nil {
-		l.refuse(socket, http.StatusBadRequest, "This is the CONNECT proxy of an Embargo installation. The request could not be read.")
+	if err == io.EOF {
+		l.d.leave(socket) // who says nothing asks for nothing
 		return
 	}
 	switch {
+	case err != nil:
+		l.refuse(socket, http.StatusBadRequest, "This is the CONNECT proxy of an Embargo installation. The request could not be read.")
+		return
 	case r.Method != http.MethodConnect:
 		l.refuse(socket, http.StatusForbidden, "This is the CONNECT proxy of an Embargo installation. It opens tunnels to the installation's own names and does nothing else.")
 		return
@@ -88,7 +91,6 @@ func (l *tunnelListener) open(socket *net.TCPConn) {
 		return
 	case !l.d.o.Connect(r.Host):
 		l.d.o.Log.Info("proxy: refused a tunnel", "host", clip(r.Host), "client", socket.RemoteAddr().String())
-		l.d.refused(l.d.o.Zone, address(socket), "connect")
 		l.refuse(socket, http.StatusForbidden, fmt.Sprintf("This proxy tunnels only to the names of its own Embargo installation. %q is not one of them.", clip(r.Host)))
 		return
 	}
@@ -121,6 +123,7 @@ func (l *tunnelListener) hand(socket *net.TCPConn, first []byte, p Peer, place f
 // refuse answers and closes. It reads on for a moment, so that the close does not reset the answer away.
 func (l *tunnelListener) refuse(socket *net.TCPConn, status int, text string) {
 	defer l.d.leave(socket)
+	l.d.refused(l.d.o.Zone, address(socket), "connect")
 	body := text + "\n"
 	if _, err := fmt.Fprintf(socket, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		status, http.StatusText(status), len(body), body); err != nil {

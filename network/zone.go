@@ -16,6 +16,7 @@ package network
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 )
 
 // ZoneKind says from which side of the perimeter a connection came.
@@ -41,12 +42,13 @@ func (k ZoneKind) String() string {
 
 // Zone is where a connection stands. Door is the listener's name; Registry is the lower-case name of the one registry that
 // a private door serves, "" on a public door. Endpoint is the id of the private endpoint that the door stands for, "" elsewhere: such a
-// connection reaches the registry that has approved this endpoint, and no other that has come to the name since.
+// connection reaches the registry that has approved this endpoint, and no other that has come to the name since. Resource is that endpoint's ARM id in lower case.
 type Zone struct {
 	Kind     ZoneKind
 	Door     string
 	Registry string
 	Endpoint string
+	Resource string
 }
 
 // String is "public", "private" or "unknown", and the door: "private/factory".
@@ -78,6 +80,8 @@ type link struct {
 	once  sync.Once
 	gone  chan struct{}
 	end   sync.Once
+	// asking says that something has come of a request that has not found its handler.
+	asking atomic.Bool
 
 	callers callers
 }

@@ -237,6 +237,9 @@ func (x *exchange) serve() error {
 	case err != nil && x.lacks != "":
 		x.recordRefused(row.right, "", "AuthorizationFailed", "The caller's rights, or the token's scope, do not include '"+x.lacks+"' here.")
 		return err
+	case errors.Is(err, meta.ErrNotFound) && x.call.Registry.ID == "":
+		x.s.o.Refused(peer.Addr.Addr().String(), x.refused(row.right, "R2", "host", fault.From(err).Message))
+		return err
 	case err != nil:
 		return err
 	case denied != nil:
@@ -336,7 +339,7 @@ func (r right) action() string {
 }
 
 func (x *exchange) source() audit.Source {
-	return audit.Source{Address: x.call.Peer.Addr.String(), Zone: x.call.Peer.Zone.String(), UserAgent: x.call.UserAgent}
+	return audit.From(x.call.Peer, x.call.UserAgent)
 }
 
 // base answers the ping of the protocol.

@@ -178,7 +178,7 @@ func record(row meta.RegistryRow, c oci.Call, action string, repo name.Repositor
 		Resource: row.ResourceID, Registry: row.ID, LoginServer: row.LoginServer, Epoch: row.Epoch,
 		Repository:  string(repo),
 		Caller:      callerOf(c.Caller),
-		Source:      audit.Source{Address: c.Peer.Addr.String(), Zone: c.Peer.Zone.String(), UserAgent: c.UserAgent},
+		Source:      audit.From(c.Peer, c.UserAgent),
 		Correlation: c.Correlation,
 	}
 }

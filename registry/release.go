@@ -91,7 +91,7 @@ func (s *Service) shows(tx *meta.Tx, c oci.Call, w wish, d oci.Descriptor) error
 // tagPulled is a wish for a tag as the trust policy judges it.
 func tagPulled(c oci.Call, w wish, d oci.Descriptor) tagPull {
 	note := audit.Record{Action: actionPull, Route: string(egress.Pull), Correlation: c.Correlation,
-		Source: audit.Source{Address: c.Peer.Addr.String(), Zone: c.Peer.Zone.String(), UserAgent: c.UserAgent}}
+		Source: audit.From(c.Peer, c.UserAgent)}
 	return tagPull{row: c.Registry, caller: c.Caller, repo: w.repo, tag: name.Tag(w.reference), found: d, note: note}
 }
 

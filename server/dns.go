@@ -81,12 +81,35 @@ func (o *Options) completeDNS() error {
 	return nil
 }
 
-// resolver answers at one address, over UDP and TCP.
-type resolver struct {
-	s       *Server
-	network string // "" for everybody
-	address string
+// place is where a resolver listens.
+type place struct {
+	network string // the virtual network that it is for; "" for everybody
+	listen  string
 	device  string // the network interface that it hears; "" for all
+}
+
+// resolvers are the places where the options want answers.
+func (o *Options) resolvers() (all []place) {
+	for _, n := range o.DNS.Networks {
+		devices := []string{""}
+		if v := o.virtualNetwork(n.Network); v != nil && len(v.Interfaces) > 0 {
+			devices = v.Interfaces
+		}
+		for _, device := range devices {
+			all = append(all, place{n.Network, n.Listen, device})
+		}
+	}
+	if !off(o.DNS.Listen) {
+		all = append(all, place{listen: o.DNS.Listen})
+	}
+	return all
+}
+
+// resolver answers at one place, over UDP and TCP.
+type resolver struct {
+	place
+	s       *Server
+	address string // that it listens on
 	slots   chan struct{}
 	packets net.PacketConn
 	stream  net.Listener
@@ -96,27 +119,17 @@ type resolver struct {
 
 // openDNS binds the resolvers of the options.
 func (s *Server) openDNS(ctx context.Context) error {
-	all := slices.Clone(s.o.DNS.Networks)
-	if !off(s.o.DNS.Listen) {
-		all = append(all, DNSNetwork{Listen: s.o.DNS.Listen})
-	}
 	s.closers = append(s.closers, func() error {
 		for _, r := range s.resolvers {
 			r.close()
 		}
 		return nil
 	})
-	for _, n := range all {
-		devices := []string{""}
-		if v := s.o.virtualNetwork(n.Network); v != nil && len(v.Interfaces) > 0 {
-			devices = v.Interfaces
-		}
-		for _, device := range devices {
-			r := &resolver{s: s, network: n.Network, address: n.Listen, device: device}
-			s.resolvers = append(s.resolvers, r)
-			if err := r.bind(ctx); err != nil {
-				return &OptionError{"dns", err}
-			}
+	for _, at := range s.o.resolvers() {
+		r := &resolver{place: at, s: s, address: at.listen}
+		s.resolvers = append(s.resolvers, r)
+		if err := r.bind(ctx); err != nil {
+			return &OptionError{"dns", err}
 		}
 	}
 	return nil
@@ -162,39 +175,52 @@ func (r *resolver) bound() error {
 	return errors.Join(network.StillOn(r.packets.(*net.UDPConn), r.device), network.StillOn(r.stream.(*net.TCPListener), r.device))
 }
 
-// rebindDNS binds resolvers anew whose interface was made anew, or has not been there yet.
+// rebindDNS binds the resolvers of the options that are not bound to an interface of its name: it was made anew, or has not been there yet, or is new in the options. Others end.
 func (s *Server) rebindDNS(ctx context.Context) {
 	s.endpointsMu.Lock()
 	defer s.endpointsMu.Unlock()
 	s.mu.Lock()
-	start := s.start
+	start, want := s.start, s.o.resolvers()
 	s.mu.Unlock()
 	if start == nil {
 		return
 	}
-	for i, r := range s.resolvers {
-		if r.bound() == nil {
+	stays, goes := map[place]*resolver{}, map[place]*resolver{}
+	for _, r := range s.resolvers {
+		if r.bound() == nil && slices.Contains(want, r.place) {
+			stays[r.place] = r
 			continue
 		}
+		goes[r.place] = r
 		ending, cancel := context.WithTimeout(ctx, dnsAnswer)
 		r.stop(ending)
 		cancel()
-		r.close()
-		next := &resolver{s: s, network: r.network, address: r.address, device: r.device}
-		if next.err = next.bind(ctx); next.err != nil {
-			next.close()
+	}
+	var next []*resolver
+	for _, w := range want {
+		if r := stays[w]; r != nil {
+			next = append(next, r)
+			continue
 		}
-		s.mu.Lock()
-		s.resolvers[i] = next
-		s.mu.Unlock()
+		r, was := &resolver{place: w, s: s, address: w.listen}, goes[w]
+		if was != nil {
+			r.address = was.address
+		}
+		if r.err = r.bind(ctx); r.err != nil {
+			r.close()
+		}
+		next = append(next, r)
 		switch {
-		case next.err == nil:
-			next.serve(start)
-			s.log.Info("a resolver of a virtual network was bound anew", "network", r.network, "address", r.address, "interface", r.device)
-		case r.err == nil || r.err.Error() != next.err.Error():
-			s.log.Error("a resolver of a virtual network lost its interface and could not be bound anew; the server goes on without it", "network", r.network, "address", r.address, "error", next.err)
+		case r.err == nil:
+			r.serve(start)
+			s.log.Info("a resolver of a virtual network was bound", "network", r.network, "address", r.address, "interface", r.device)
+		case was == nil || was.err == nil || was.err.Error() != r.err.Error():
+			s.log.Error("a resolver of a virtual network could not be bound to its interface; the server goes on without it", "network", r.network, "address", r.address, "error", r.err)
 		}
 	}
+	s.mu.Lock()
+	s.resolvers = next
+	s.mu.Unlock()
 }
 
 // resolversFailed is why resolvers do not answer.
@@ -293,6 +319,7 @@ func (r *resolver) answer(ctx context.Context, q *dns.Msg, client net.Addr) *dns
 	case ask.Qtype == dns.TypeAXFR || ask.Qtype == dns.TypeIXFR || ask.Qclass != dns.ClassINET || !dns.IsSubDomain(dns.Fqdn(r.s.hosts.Suffix()), strings.ToLower(ask.Name)),
 		r.network != "" && !inside && off(r.s.options().DNS.Listen):
 		a.Rcode = dns.RcodeRefused
+		r.s.refusedQuestion(r.network, client)
 		return a
 	}
 	a.Authoritative = true
@@ -436,13 +463,18 @@ func (r *resolver) serve(start func(func() error)) {
 
 // stopDNS ends the answering.
 func (s *Server) stopDNS(ctx context.Context) {
-	for _, r := range s.resolvers {
+	s.mu.Lock()
+	all := slices.Clone(s.resolvers)
+	s.mu.Unlock()
+	for _, r := range all {
 		r.stop(ctx)
 	}
 }
 
+// stop ends the answering, also where it has not begun yet.
 func (r *resolver) stop(ctx context.Context) {
 	for _, server := range r.servers {
 		_ = server.ShutdownContext(ctx)
 	}
+	r.close()
 }

@@ -25,7 +25,6 @@ type entrance struct {
 	zone      network.Zone
 	host      string // the first label of the registry's login server
 	network   string
-	resource  string // lower-case ARM id
 	addresses []meta.EndpointAddress
 }
 
@@ -90,9 +89,9 @@ func (s *Server) reconcileDoors(ctx context.Context) error {
 	want, limits := o.wantedEndpoints(all, clashes)
 	s.closeEndpoints(func(d *endpointDoor) bool { return slices.Contains(want, d.want) && d.bound() })
 	s.cutEndpoints(o, open)
-	own := machine()
+	own, had := machine(), slices.Clone(s.endpointDoors)
 	for i, w := range want {
-		if unread == nil || slices.ContainsFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want == w }) {
+		if unread == nil || slices.ContainsFunc(had, func(d *endpointDoor) bool { return d.want == w }) {
 			s.openEndpoint(ctx, w, limits[i], own)
 		}
 	}
@@ -122,8 +121,8 @@ func (s *Server) readEntrances(ctx context.Context, o Options) (all entrances, e
 				return err
 			}
 			host, _, _ := strings.Cut(row.LoginServer, ".")
-			all = append(all, entrance{network.Zone{Kind: network.Private, Door: lastSegment(e.ResourceID), Registry: row.Name, Endpoint: e.ID},
-				host, strings.ToLower(e.Network), strings.ToLower(e.ResourceID), e.Addresses})
+			all = append(all, entrance{network.Zone{Kind: network.Private, Door: lastSegment(e.ResourceID), Registry: row.Name, Endpoint: e.ID, Resource: strings.ToLower(e.ResourceID)},
+				host, strings.ToLower(e.Network), e.Addresses})
 		}
 		return nil
 	})
@@ -181,7 +180,7 @@ func (o *Options) wantedEndpoints(all entrances, clashes map[string]string) (wan
 		v := o.VirtualNetworks[at]
 		usual := network.Limits{MaxConnections: o.MaxConnections, Clients: v.Clients}
 		for _, a := range e.addresses {
-			w := wanted{door: e.zone.Door, address: net.JoinHostPort(a.Address.String(), strconv.Itoa(v.Port)), registry: e.zone.Registry, endpoint: e.zone.Endpoint,
+			w := wanted{door: e.zone.Door, address: net.JoinHostPort(a.Address.String(), strconv.Itoa(v.Port)), registry: e.zone.Registry, endpoint: e.zone.Endpoint, resource: e.zone.Resource,
 				tls: v.TLS, terminated: v.TLSTerminated, shared: len(v.Interfaces) > 0, clash: clashes[e.zone.Endpoint]}
 			if w.clash != "" {
 				add(w, usual)
@@ -418,7 +417,7 @@ func (s *Server) linked(id string, outside network.Zone) func(link string) netwo
 			return outside
 		}
 		resource := o.VirtualNetworks[at].Links[link]
-		e := s.entrances.Load().find(func(e entrance) bool { return resource != "" && e.resource == resource && e.network == id })
+		e := s.entrances.Load().find(func(e entrance) bool { return resource != "" && e.zone.Resource == resource && e.network == id })
 		if e == nil {
 			return outside
 		}

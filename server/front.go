@@ -133,6 +133,7 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 		return
 	}
 	target, agree := f.hosts.Route(r.Host, sni)
+	agree = agree || r.TLS == nil // a load balancer has ended TLS, if there was any
 	why := ""
 	switch {
 	case target.Role == network.Foreign:

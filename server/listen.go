@@ -50,6 +50,7 @@ type wanted struct {
 	network    string // the virtual network that it is for; "" on others
 	links      bool   // load balancers connect there
 	endpoint   string // the private endpoint whose door it is
+	resource   string // its ARM id
 	device     string // the network interface that it is bound to
 	shared     bool   // others listen on the address by other interfaces
 	closed     bool   // it takes in what no interface fits, and refuses it
@@ -96,7 +97,7 @@ func (s *Server) doorOptions(w wanted, l network.Limits) network.DoorOptions {
 	case w.closed:
 		o.Zone, o.Shared, o.Free = network.Zone{Kind: network.Private, Door: w.door}, true, true
 	case w.registry != "":
-		o.Zone = network.Zone{Kind: network.Private, Door: w.door, Registry: w.registry, Endpoint: w.endpoint}
+		o.Zone = network.Zone{Kind: network.Private, Door: w.door, Registry: w.registry, Endpoint: w.endpoint, Resource: w.resource}
 		o.Interface, o.Shared, o.Free = w.device, w.shared, w.endpoint != ""
 		if w.tls {
 			o.TLS = late(func() *tls.Config { return s.certificates.Load().private }, "http/1.1")

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"net"
 	"net/netip"
 
 	"github.com/embargo-registry/embargo/audit"
@@ -21,14 +22,33 @@ var refusals = map[string]string{
 	"proxy-source": "The door is for load balancers, and the address is not one of them (from).",
 	"proxy-header": "The load balancer sent no whole header of the PROXY protocol, version 2.",
 	"proxy-slots":  "Too many connections have not said yet where they want to go.",
-	"connect":      "The CONNECT proxy tunnels to the installation's own names only.",
+	"connect":      "The CONNECT proxy tunnels to the installation's own names, and does nothing else.",
+	"tls":          "The client does not speak TLS, and the listener speaks nothing else.",
+	"request":      "What came is not a whole request that HTTP allows: one Host, and a header within the bounds.",
+	"dns":          "The resolver answers for the installation's own names, and those of a virtual network are for its clients.",
 }
 
 // refusedConnection counts and records a connection that was closed before it was served.
 func (s *Server) refusedConnection(z network.Zone, client netip.AddrPort, reason string) {
 	s.metrics.refused.WithLabelValues(label(z), reason).Inc()
 	s.put(client, audit.Record{Kind: audit.Decision, Action: actionConnect, Outcome: audit.Refused, Rule: reason, Reason: refusals[reason],
-		Source: audit.Source{Address: client.String(), Zone: z.String(), Endpoint: s.endpointOf(z)}})
+		Source: audit.Source{Address: client.String(), Zone: z.String(), Endpoint: z.Resource}})
+}
+
+// refusedQuestion counts and records a question that a resolver did not answer: one of everybody's, or of a virtual network.
+func (s *Server) refusedQuestion(id string, client net.Addr) {
+	s.metrics.rules.WithLabelValues("dns").Inc()
+	t := s.questions.Load()
+	from, err := netip.ParseAddrPort(client.String())
+	if err != nil || t == nil {
+		return
+	}
+	z, o := network.Zone{Kind: network.Public, Door: "dns"}, s.options()
+	if v := o.virtualNetwork(id); v != nil {
+		z.Door = "dns/" + v.name()
+	}
+	t.Refused(from.Addr().Unmap().String(), audit.Record{Kind: audit.Decision, Action: actionConnect, Outcome: audit.Refused, Rule: "dns", Reason: refusals["dns"],
+		Source: audit.Source{Address: from.String(), Zone: z.String()}})
 }
 
 // refusedRequest counts and records a request that was refused by the rules of the network.
@@ -60,14 +80,5 @@ func (s *Server) put(client netip.AddrPort, r audit.Record) {
 // misdirected records a request for a host that is not served on its connection.
 func (s *Server) misdirected(p *network.Peer, reason string) {
 	s.put(p.Addr, audit.Record{Kind: audit.Decision, Action: actionConnect, Outcome: audit.Refused, Rule: "host", Reason: reason,
-		Source: audit.Source{Address: p.Addr.String(), Zone: p.Zone.String(), Endpoint: s.endpointOf(p.Zone)}})
-}
-
-// endpointOf is the private endpoint of a zone, "" where it is none's.
-func (s *Server) endpointOf(z network.Zone) string {
-	e := s.entrances.Load().find(func(e entrance) bool { return z.Endpoint != "" && e.zone.Endpoint == z.Endpoint })
-	if e == nil {
-		return ""
-	}
-	return e.resource
+		Source: audit.From(p, "")})
 }

@@ -14,6 +14,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/embargo-registry/embargo/arm"
@@ -101,15 +103,14 @@ func (s *Server) openRooms(ctx context.Context) error {
 		return err
 	}
 	s.closers = append(s.closers, r.audit.Close)
-	tally := audit.NewTally(r.audit.Note, s.o.Clock)
-	s.tally.Store(tally)
 	counting, stop := context.WithCancel(context.Background())
-	counted := make(chan struct{})
-	go func() {
-		defer close(counted)
-		tally.Run(counting)
-	}()
-	s.closers = append(s.closers, func() error { stop(); <-counted; return nil })
+	var counted sync.WaitGroup
+	for _, at := range []*atomic.Pointer[audit.Tally]{&s.tally, &s.questions} {
+		t := audit.NewTally(r.audit.Note, s.o.Clock)
+		at.Store(t)
+		counted.Go(func() { t.Run(counting) })
+	}
+	s.closers = append(s.closers, func() error { stop(); counted.Wait(); return nil })
 	if r.jobs, err = job.New(job.Options{DB: s.db, Node: node, Workers: jobWorkers, Log: s.log, Count: s.metrics.job}); err != nil {
 		return err
 	}

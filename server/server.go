@@ -47,6 +47,7 @@ type Server struct {
 	acme         *network.Certifier
 	metrics      *metrics
 	tally        atomic.Pointer[audit.Tally]
+	questions    atomic.Pointer[audit.Tally] // of names: whoever sends them may give any address, so that they hide nothing else
 	limits       limits
 	doors        *network.Doors
 	started      time.Time

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -81,11 +82,23 @@ func TestNamesForClients(t *testing.T) {
 		t.Fatal(wrong)
 	}
 	check("with a client less", map[string]bool{"127.0.0.1": true, "127.0.0.5": false})
-	// The resolver was not bound to an interface, so it can't tell who comes by it.
-	if wrong := h.Configure(config("127.0.0.1", ", interfaces: [lo]") + database); wrong != "" {
-		t.Fatal(wrong)
+	// A reload that names interfaces binds it to them.
+	for _, with := range []struct {
+		interfaces string
+		want       string
+	}{{"lo", "NOERROR 127.20.3.4"}, {"nosuchdevice", ""}, {"lo, nosuchdevice", "NOERROR 127.20.3.4"}, {"", "NOERROR 127.20.3.4"}} {
+		if wrong := h.Configure(config("127.0.0.1", ", interfaces: ["+with.interfaces+"]") + database); wrong != "" {
+			t.Fatal(wrong)
+		}
+		for _, network := range []string{"udp", "tcp"} {
+			if got, err := askFrom(t, "127.0.0.1", network, at, "factory.azurecr.localhost", dns.TypeA); got != with.want {
+				t.Errorf("with the interfaces [%s], by %s: %q, %v, want %q", with.interfaces, network, got, err, with.want)
+			}
+		}
+		if a := h.admin("/readyz"); strings.Contains(a.body, "the resolver "+at) != strings.Contains(with.interfaces, "nosuchdevice") {
+			t.Errorf("with the interfaces [%s] readiness says %s", with.interfaces, a.body)
+		}
 	}
-	check("with an interface that it is not bound to", map[string]bool{"127.0.0.1": false})
 }
 
 // The resolver of a virtual network with interfaces hears its network alone: who is outside and routes to it gets no answer, be it with an address of the network.

@@ -16,7 +16,9 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -161,6 +163,13 @@ func TestHostile(t *testing.T) {
 		}
 	}
 
+	for _, endpoint := range []string{"pe1", "balanced"} {
+		c.Recorded(t.Context(), "a pull by "+endpoint, func(r map[string]any) bool {
+			from, _ := r["source"].(map[string]any)
+			return r["outcome"] == "allowed" && r["digest"] == c.digest && from["endpoint"] == strings.ToLower(resource(endpoint))
+		})
+	}
+
 	type row struct{ name, from, address, sni, request, want string }
 	rows := []row{
 		{"plain pull", "127.0.0.1", c.public, name, plain, "403"},
@@ -192,6 +201,10 @@ func TestHostile(t *testing.T) {
 		{"upper case, private", "127.0.0.1", c.public, link, get("Host: FACTORY.PRIVATELINK.AZURECR.LOCALHOST"), "421"},
 		{"a mapped address as host", "127.0.0.1", c.public, name, get("Host: [::ffff:127.20.1.4]"), "421"},
 		{"the endpoint's address as host", "127.0.0.1", c.public, name, get("Host: 127.20.1.4"), "421"},
+		{"the whole server", "127.0.0.1", c.public, name, "OPTIONS * HTTP/1.1\r\nHost: " + name + "\r\nConnection: close\r\n\r\n", "403"},
+		{"the whole server by a private name", "127.0.0.1", c.public, name, "OPTIONS * HTTP/1.1\r\nHost: " + link + "\r\nConnection: close\r\n\r\n", "421"},
+		{"name of no registry", "127.0.0.1", c.public, "nobody.azurecr.localhost", get("Host: nobody.azurecr.localhost"), "404"},
+		{"a header without an end", "127.0.0.1", c.public, name, get("Host: "+name, "X-Long: "+strings.Repeat("x", 128<<10)), "431"},
 		{"a host with a user", "127.0.0.1", c.public, name, get("Host: x@" + name), "400"},
 		{"a host with a space", "127.0.0.1", c.public, name, get("Host: " + name + " x"), "400"},
 		{"PROXY v2 on the public door", "127.0.0.2", c.public, "", aws + plain, ""},
@@ -203,12 +216,12 @@ func TestHostile(t *testing.T) {
 		{"PROXY from an address that is not listed", "127.0.0.3", c.balancer, "", aws + plain, ""},
 		{"no header from a load balancer", "127.0.0.2", c.balancer, "", plain, ""},
 		{"PROXY v1 from a load balancer", "127.0.0.2", c.balancer, "", "PROXY TCP4 127.20.1.4 127.20.1.4 1 2\r\n" + plain, ""},
-		{"an unknown link", "127.0.0.2", c.balancer, "", head(0xEA, append([]byte{1}, "vpce-0"...)...) + plain, "421"},
-		{"an unknown Azure link", "127.0.0.2", c.balancer, "", head(0xEE, 1, 78, 0, 0, 0) + plain, "421"},
+		{"an unknown link", "127.0.0.2", c.balancer, "", head(0xEA, append([]byte{1}, "vpce-0"...)...) + plain, "403"},
+		{"an unknown Azure link", "127.0.0.2", c.balancer, "", head(0xEE, 1, 78, 0, 0, 0) + plain, "403"},
 		{"an Azure link of a wrong length", "127.0.0.2", c.balancer, "", head(0xEE, 1, 77, 0, 0) + plain, ""},
 		{"an AWS value of another kind", "127.0.0.2", c.balancer, "", head(0xEA, append([]byte{2}, "vpce-0123456789abcdef0"...)...) + plain, ""},
-		{"a value of no vendor", "127.0.0.2", c.balancer, "", head(0x05, append([]byte{1}, "vpce-0123456789abcdef0"...)...) + plain, "421"},
-		{"a LOCAL connection", "127.0.0.2", c.balancer, "", "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00" + plain, "421"},
+		{"a value of no vendor", "127.0.0.2", c.balancer, "", head(0x05, append([]byte{1}, "vpce-0123456789abcdef0"...)...) + plain, "403"},
+		{"a LOCAL connection", "127.0.0.2", c.balancer, "", "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00" + plain, "403"},
 		{"a second header behind the first", "127.0.0.2", c.balancer, "", head(0xEA, append([]byte{1}, "vpce-0"...)...) + aws + plain, "400"},
 		{"CONNECT outside for the name", "127.0.0.1", c.Listening(t).Proxy, "", "CONNECT " + name + ":443 HTTP/1.1\r\nHost: x\r\n\r\n", "200"},
 		{"CONNECT elsewhere", "127.0.0.1", c.inside, "", "CONNECT example.com:443 HTTP/1.1\r\nHost: " + name + "\r\n\r\n", "403"},
@@ -218,6 +231,7 @@ func TestHostile(t *testing.T) {
 		{"CONNECT to an address of this machine", "127.0.0.1", c.inside, "", "CONNECT 127.0.0.2:22 HTTP/1.1\r\nHost: x\r\n\r\n", "403"},
 		{"CONNECT to the endpoint's address", "127.0.0.1", c.inside, "", "CONNECT " + c.address + " HTTP/1.1\r\nHost: x\r\n\r\n", "403"},
 		{"CONNECT to a metadata service", "127.0.0.1", c.inside, "", "CONNECT 169.254.169.254:80 HTTP/1.1\r\nHost: " + name + "\r\n\r\n", "403"},
+		{"no CONNECT at all", "127.0.0.1", c.inside, "", "what is this?\r\n\r\n", "400"},
 		{"CONNECT with a user", "127.0.0.1", c.inside, "", "CONNECT example.com@" + name + ":443 HTTP/1.1\r\nHost: x\r\n\r\n", "400"},
 		{"CONNECT below the name", "127.0.0.1", c.inside, "", "CONNECT x." + name + ":443 HTTP/1.1\r\nHost: x\r\n\r\n", "403"},
 		{"the proxy of a network from elsewhere", "127.0.0.9", c.inside, "", "CONNECT " + name + ":443 HTTP/1.1\r\nHost: x\r\n\r\n", ""},
@@ -226,6 +240,7 @@ func TestHostile(t *testing.T) {
 		"X-Azure-ClientIP: 127.20.1.4", "X-Original-Host: " + link, "X-HTTP-Host-Override: " + link} {
 		rows = append(rows, row{"header " + h, "127.0.0.1", c.public, name, get("Host: "+name, h), "403"})
 	}
+	before := c.refusals()
 	for _, r := range rows {
 		if strings.HasPrefix(r.name, "CONNECT outside") {
 			continue // a tunnel stands open; what is asked through it is asked below
@@ -237,6 +252,14 @@ func TestHostile(t *testing.T) {
 		if strings.Contains(got, c.secret) {
 			t.Errorf("%s: it was served", r.name)
 		}
+		now := c.refusals()
+		for end := time.Now().Add(10 * time.Second); now == before && time.Now().Before(end); now = c.refusals() {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if now != before+1 {
+			t.Errorf("%s: counted as %v refusals", r.name, now-before)
+		}
+		before = now
 	}
 	if len(rows) < 40 {
 		t.Errorf("the table has %d rows", len(rows))
@@ -246,13 +269,26 @@ func TestHostile(t *testing.T) {
 	t.Run("loopback", func(t *testing.T) { c.loopback(t) })
 	t.Run("names", c.names)
 	t.Run("check", c.check)
-	for _, rule := range []string{"client", "proxy-source", "proxy-header", "host", "publicNetworkAccess"} {
+	for _, rule := range []string{"client", "proxy-source", "proxy-header", "host", "connect", "tls", "request", "dns", "publicNetworkAccess"} {
 		c.Recorded(t.Context(), "a refusal by "+rule, func(r map[string]any) bool { return r["rule"] == rule && r["outcome"] == "refused" })
 		if a := c.admin("/metrics"); !strings.Contains(a.body, `embargo_network_refusals_total{rule="`+rule+`"}`) {
 			t.Errorf("no counter for %s", rule)
 		}
 	}
 	t.Run("reuse", func(t *testing.T) { c.reuse(t, plain, aws) }) // last: it puts thousands of pulls on record
+}
+
+// refusals is how many connections and requests were refused, by all rules.
+func (c *closed) refusals() (sum float64) {
+	c.t.Helper()
+	for _, m := range regexp.MustCompile(`(?m)^embargo_network_refusals_total\{.*\} (\S+)$`).FindAllStringSubmatch(c.admin("/metrics").body, -1) {
+		n, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		sum += n
+	}
+	return sum
 }
 
 // check: the command says how a client is seen by each door, and tells nothing of a registry that does not admit it.
