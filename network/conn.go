@@ -24,6 +24,7 @@ type conn struct {
 	first  []byte
 
 	settled atomic.Bool // its first request has been answered, or never came
+	waits   atomic.Bool // nothing has come since the last request was answered
 	spoke   bool        // something has come
 }
 
@@ -36,17 +37,33 @@ func (c *conn) Read(b []byte) (n int, err error) {
 	} else {
 		n, err = c.TCPConn.Read(b)
 	}
-	if !c.spoke && n > 0 {
+	if n == 0 {
+		return n, err
+	}
+	if !c.spoke {
 		c.spoke = true
 		if c.door.o.TLS != nil && b[0] != handshake {
 			c.door.refused(c.peer.Zone, c.peer.Addr, "tls")
 		}
 	}
+	if c.waits.Load() {
+		c.waits.Store(false)
+		c.peer.link.asking.Store(c.door.o.TLS == nil || !farewell(b[:n]))
+	}
 	return n, err
 }
 
-// handshake is the first byte of TLS (RFC 8446, section 5.1).
-const handshake = 22
+// The types of TLS records (RFC 8446, section 5.1).
+const (
+	alert           = 21
+	handshake       = 22
+	applicationData = 23
+)
+
+// farewell reports whether a TLS record is an alert: by its type, or in TLS 1.3, which encrypts that, by its length of an alert, the type and a tag.
+func farewell(record []byte) bool {
+	return record[0] == alert || len(record) > 4 && record[0] == applicationData && record[3] == 0 && record[4] == 2+1+16
+}
 
 // WriteTo exists because the socket's own would pass over the bytes in first.
 func (c *conn) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, struct{ io.Reader }{c}) }
@@ -66,7 +83,7 @@ func (c *conn) Close() error {
 // reset discards what the kernel still holds. Close waits for a write that another goroutine has in the kernel, so no
 // byte is handed over after it returns.
 func (c *conn) reset() {
-	c.peer.link.asking.Store(false) // who is cut off was not refused for what he said
+	c.peer.link.cut.Store(true)
 	_ = c.TCPConn.SetLinger(0)
 	_ = c.TCPConn.Close()
 }

@@ -369,7 +369,8 @@ func (d *Door) settle(nc net.Conn, state http.ConnState) {
 	case http.StateActive:
 		c.peer.link.asking.Store(!two) // a refused request of HTTP/2 ends no connection
 	case http.StateIdle, http.StateHijacked, http.StateClosed:
-		if state == http.StateClosed && c.peer.link.asking.Load() && !d.closing() {
+		c.waits.Store(state == http.StateIdle && !two)
+		if state == http.StateClosed && c.peer.link.asking.Load() && !c.peer.link.cut.Load() && !d.closing() {
 			d.refused(c.peer.Zone, c.peer.Addr, "request")
 		}
 		if c.settled.CompareAndSwap(false, true) {

@@ -5,6 +5,7 @@ package network
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -109,6 +110,81 @@ func TestFullDoor(t *testing.T) {
 	d.Limit(Limits{MaxConnections: 4})
 	if err := dialFrom(t, "127.0.0.1", d).ask(hello); err != nil {
 		t.Errorf("under a higher limit: %v", err)
+	}
+}
+
+// What is no request, and what does not speak TLS where it must, is heard of once. Who is served, says nothing or is cut off is not.
+func TestRefusedByHTTP(t *testing.T) {
+	h := newHouse(t)
+	refused := make(chan string, 100)
+	hears := func(z Zone, _ netip.AddrPort, reason string) { refused <- z.Door + " " + reason }
+	plain := h.open(t, DoorOptions{Zone: Zone{Kind: Private, Door: "plain", Registry: "r"}, HeaderTimeout: time.Second, Refused: hears}, http.HandlerFunc(fine))
+	secure := h.open(t, DoorOptions{Zone: Zone{Kind: Public, Door: "secure"}, TLS: TLS(h.hosts, h.authority, nil, nil), Refused: hears}, http.HandlerFunc(fine))
+
+	served := dialFrom(t, "127.0.0.1", plain)
+	for range 2 {
+		if err := served.ask(hello); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = served.Close()
+	_ = dialFrom(t, "127.0.0.1", plain).Close()
+	dialFrom(t, "127.0.0.1", plain).closed(t) // it says nothing until it is given up
+	for _, two := range []bool{true, false} {
+		c := h.client("")
+		c.Transport.(*http.Transport).ForceAttemptHTTP2 = two
+		if _, status := get(t, c, fmt.Sprintf("https://localhost:%d", secure.Addr().Port()), nil); status != http.StatusOK {
+			t.Fatal(status)
+		}
+		c.CloseIdleConnections()
+	}
+	cut := dialFrom(t, "127.0.0.1", plain)
+	_, _ = io.WriteString(cut, hello[:20])
+	until(t, plain, 1)
+	plain.Cut(func(*Peer) bool { return true })
+	cut.closed(t)
+
+	for _, c := range []struct {
+		d           *Door
+		says, heard string
+	}{
+		{plain, "GET / HTTP/1.1\r\n\r\n", "plain request"},
+		{plain, "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "plain request"},
+		{plain, "GET / HTTP/1.1\r\nHost: a\r\nX", "plain request"}, // and nothing more
+		{plain, "GET / HTTP/1.1\r\nHost: a\r\nExpect: else\r\n\r\n", "plain request"},
+		{secure, hello, "secure tls"},
+		{secure, "\x00", "secure tls"},
+	} {
+		l := dialFrom(t, "127.0.0.1", c.d)
+		if c.d == plain { // what is kept alive counts as well
+			if err := l.ask(hello); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, _ = io.WriteString(l, c.says)
+		_ = l.CloseWrite()
+		if got := <-refused; got != c.heard {
+			t.Errorf("%q is refused as %q, want %q", c.says, got, c.heard)
+		}
+	}
+	l := tls.Client(dialFrom(t, "127.0.0.1", secure), &tls.Config{ServerName: "localhost", RootCAs: h.authority.Pool()})
+	in := bufio.NewReader(l)
+	for _, c := range []struct {
+		says   string
+		status int
+	}{{hello, 200}, {hello, 200}, {"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400}} {
+		_, _ = io.WriteString(l, c.says)
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil || resp.StatusCode != c.status {
+			t.Fatalf("%q: %v, %v", c.says, resp, err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+	}
+	if got := <-refused; got != "secure request" {
+		t.Errorf("a request of two hosts behind good ones is refused as %q", got)
+	}
+	if len(refused) > 0 {
+		t.Errorf("and %q", <-refused)
 	}
 }
 

@@ -53,7 +53,7 @@ func newMetrics(version string) *metrics {
 	m.requests = counter("http_requests_total", "Requests answered, by door, side (management or data), method and status.", "door", "side", "method", "status")
 	m.latency = histogram("http_request_duration_seconds", "Time from a request's header to the end of its answer.", []float64{.001, .005, .02, .1, .5, 2, 10, 60, 600}, "side", "method")
 	m.bytes = counter("http_bytes_total", "Bytes of bodies, by door, side and direction (received or sent).", "door", "side", "direction")
-	m.refused = counter("connections_refused_total", "Connections closed at once because a door had as many as it may, or the client may not use it.", "door", "reason")
+	m.refused = counter("connections_refused_total", "Connections closed before they were served, by the reason.", "door", "reason")
 	m.rules = counter("network_refusals_total", "Connections and requests refused before anyone asked whose they are, by rule.", "rule")
 	m.decisions = counter("decisions_total", "Decisions of the gate and what became of them, by route and outcome.", "route", "outcome")
 	m.records = counter("audit_records_total", "Records written to the audit, by kind.", "kind")
