@@ -37,6 +37,9 @@ func (rq *request) remove(r *resource, id name.ResourceID, shape shape) error {
 			answer = reply{status: http.StatusNoContent}
 			return nil
 		}
+		if err == nil {
+			err = rq.precondition(w)
+		}
 		if err != nil {
 			return err
 		}

@@ -78,6 +78,9 @@ func (rq *request) place(w *writing) error {
 	if err := w.tx.e.place(w); err != nil {
 		return err
 	}
+	if err := rq.precondition(w); err != nil {
+		return err
+	}
 	if w.was != nil {
 		return nil
 	}
@@ -88,6 +91,21 @@ func (rq *request) place(w *writing) error {
 		return fault.New(fault.ResourceGroupBeingDeleted, "The resource group '%s' is in deprovisioning state and cannot perform this operation.", scope.id.Name())
 	}
 	return nil
+}
+
+// precondition is what the request asks of the resource before it is written (RFC 9110, sections 13.1.1 and 13.1.2). Resources have no entity tags here, so that one which is named fits none.
+func (rq *request) precondition(w *writing) error {
+	if strings.TrimSpace(rq.r.Header.Get("If-None-Match")) == "*" && w.was != nil {
+		return fault.New(fault.PreconditionFailed, "The resource '%s' exists already, and the request is to create it only (If-None-Match: *). Leave the header out to replace it.", w.id)
+	}
+	switch tag := strings.TrimSpace(rq.r.Header.Get("If-Match")); {
+	case tag == "" || tag == "*" && w.was != nil:
+		return nil
+	case tag == "*":
+		return fault.New(fault.PreconditionFailed, "The resource '%s' does not exist, and the request is to change it only (If-Match: *). Leave the header out to create it.", w.id)
+	default:
+		return fault.New(fault.PreconditionFailed, "The resource '%s' has no entity tag, and the request is to write it only while it has %s (If-Match). Leave the header out.", w.id, clip(tag))
+	}
 }
 
 const stateDeleting = "Deleting"

@@ -54,7 +54,7 @@ type Source struct {
 	Address   string `json:"address,omitempty"`
 	Zone      string `json:"zone,omitempty"`
 	UserAgent string `json:"userAgent,omitempty"`
-	// Endpoint is the private endpoint by whose door it came, by its ARM id in lower case: zones of several may have one name.
+	// Endpoint is the private endpoint by whose door it came, by its ARM id: zones of several may have one name.
 	Endpoint string `json:"endpoint,omitempty"`
 }
 

@@ -59,6 +59,7 @@ const (
 	ExportsDisabled
 	MisdirectedRequest
 	InvalidCIDR
+	InvalidPrefix
 	SubnetOutside
 	SubnetsOverlap
 	SubnetFull
@@ -157,6 +158,7 @@ var table = map[Kind]row{
 	ExportsDisabled:                    {400, "BadRequest", "DENIED"},
 	MisdirectedRequest:                 {421, "MisdirectedRequest", "UNSUPPORTED"},
 	InvalidCIDR:                        {400, "InvalidCIDRNotation", "UNSUPPORTED"},
+	InvalidPrefix:                      {400, "InvalidAddressPrefixFormat", "UNSUPPORTED"},
 	SubnetOutside:                      {400, "NetcfgInvalidSubnet", "UNSUPPORTED"},
 	SubnetsOverlap:                     {400, "NetcfgSubnetRangesOverlap", "UNSUPPORTED"},
 	SubnetFull:                         {400, "SubnetIsFull", "UNSUPPORTED"},

@@ -56,7 +56,17 @@ func StillOn(socket syscall.Conn, name string) error {
 	return nil
 }
 
-// index is the number of a network interface, by its name or by another name of it.
+// InterfaceIndex is the number of a network interface, by any of its names. Errors: there is none.
+func InterfaceIndex(name string) (uint32, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return index(fd, name)
+}
+
+// index is the number of a network interface, by any of its names.
 func index(fd int, name string) (uint32, error) {
 	r, err := unix.NewIfreq(name)
 	if err == nil {

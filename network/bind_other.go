@@ -17,5 +17,8 @@ func (o DoorOptions) control(string, string, syscall.RawConn) error {
 	return nil
 }
 
+// InterfaceIndex knows no interface.
+func InterfaceIndex(string) (uint32, error) { return 0, errors.ErrUnsupported }
+
 // StillOn has nothing to look at: no socket is bound to a network interface.
 func StillOn(syscall.Conn, string) error { return nil }

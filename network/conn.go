@@ -26,6 +26,7 @@ type conn struct {
 	settled atomic.Bool // its first request has been answered, or never came
 	waits   atomic.Bool // nothing has come since the last request was answered
 	spoke   bool        // something has come
+	told    bool        // that it is refused
 }
 
 func (c *conn) RemoteAddr() net.Addr { return c.remote }
@@ -40,12 +41,7 @@ func (c *conn) Read(b []byte) (n int, err error) {
 	if n == 0 {
 		return n, err
 	}
-	if !c.spoke {
-		c.spoke = true
-		if c.door.o.TLS != nil && b[0] != handshake {
-			c.door.refused(c.peer.Zone, c.peer.Addr, "tls")
-		}
-	}
+	c.spoke = true
 	if c.waits.Load() {
 		c.waits.Store(false)
 		c.peer.link.asking.Store(c.door.o.TLS == nil || !farewell(b[:n]))
@@ -56,13 +52,20 @@ func (c *conn) Read(b []byte) (n int, err error) {
 // The types of TLS records (RFC 8446, section 5.1).
 const (
 	alert           = 21
-	handshake       = 22
 	applicationData = 23
 )
 
 // farewell reports whether a TLS record is an alert: by its type, or in TLS 1.3, which encrypts that, by its length of an alert, the type and a tag.
 func farewell(record []byte) bool {
 	return record[0] == alert || len(record) > 4 && record[0] == applicationData && record[3] == 0 && record[4] == 2+1+16
+}
+
+// refused tells of the connection's being refused, once.
+func (c *conn) refused(reason string) {
+	if !c.told && !c.peer.link.cut.Load() {
+		c.told = true
+		c.door.refused(c.peer.Zone, c.peer.Addr, reason)
+	}
 }
 
 // WriteTo exists because the socket's own would pass over the bytes in first.

@@ -89,7 +89,7 @@ type DoorOptions struct {
 	// Free lets the address be one that this machine does not have yet (IP_FREEBIND); Shared lets doors that differ in their interface listen at one address.
 	Free, Shared bool
 	// Refused hears of each connection that is closed before it is served, with its client's address and the reason: "limit", "client" (not among the clients), "interface"
-	// (a closed door, or one whose interface is gone), "host" (the name in the TLS handshake), "proxy-source", "proxy-header", "proxy-slots", "connect", "tls" (it speaks something else), "request" (no request that HTTP allows). Nil: nobody listens.
+	// (a closed door, or one whose interface is gone), "host" (the name in the TLS handshake), "proxy-source", "proxy-header", "proxy-slots", "connect", "tls" (no handshake was completed), "request" (no request that HTTP allows). Nil: nobody listens.
 	Refused func(z Zone, client netip.AddrPort, reason string)
 }
 
@@ -357,9 +357,10 @@ func (d *Door) greet(ctx context.Context, server *http.Server) {
 
 // settle follows a connection's states, to know when it is fresh no longer, and when what came was no request that HTTP allows, which net/http refuses without a word to anybody.
 func (d *Door) settle(nc net.Conn, state http.ConnState) {
-	two := false
+	two, shaken := false, true
 	if t, ok := nc.(*tls.Conn); ok {
-		two = t.ConnectionState().NegotiatedProtocol == "h2"
+		s := t.ConnectionState()
+		two, shaken = s.NegotiatedProtocol == "h2", s.HandshakeComplete
 		nc = t.NetConn()
 	}
 	c := nc.(*conn)
@@ -370,20 +371,17 @@ func (d *Door) settle(nc net.Conn, state http.ConnState) {
 		c.peer.link.asking.Store(!two) // a refused request of HTTP/2 ends no connection
 	case http.StateIdle, http.StateHijacked, http.StateClosed:
 		c.waits.Store(state == http.StateIdle && !two)
-		if state == http.StateClosed && c.peer.link.asking.Load() && !c.peer.link.cut.Load() && !d.closing() {
-			d.refused(c.peer.Zone, c.peer.Addr, "request")
+		switch {
+		case state != http.StateClosed:
+		case !shaken && c.spoke:
+			c.refused("tls")
+		case c.peer.link.asking.Load():
+			c.refused("request")
 		}
 		if c.settled.CompareAndSwap(false, true) {
 			d.fresh.Add(-1)
 		}
 	}
-}
-
-// closing says that the door has been closed: it drops what it reads, and that is no refusal.
-func (d *Door) closing() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.closed
 }
 
 // address is the client's, unmapped.
@@ -422,8 +420,12 @@ func (d *Door) accept() (*net.TCPConn, error) {
 	}
 }
 
+// refused tells of a connection that is refused. A door that has been closed refuses nobody: it drops what it reads.
 func (d *Door) refused(z Zone, client netip.AddrPort, reason string) {
-	if d.o.Refused != nil {
+	d.mu.Lock()
+	closed := d.closed
+	d.mu.Unlock()
+	if !closed && d.o.Refused != nil {
 		d.o.Refused(z, client, reason)
 	}
 }

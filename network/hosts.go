@@ -112,7 +112,7 @@ func (h Hosts) Route(host, serverName string) (t Target, agree bool) {
 // Normal is a host as it is compared: without port, brackets and one trailing dot, lower-case; an IPv4-mapped address
 // is its IPv4 address.
 func Normal(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
+	if h, port, err := net.SplitHostPort(host); err == nil && strings.Trim(port, "0123456789") == "" {
 		host = h
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")

@@ -44,5 +44,8 @@ func (l *Limits) keeps(p *Peer, open int64) string {
 	if p.via.IsValid() && !listed(l.From, p.via.Addr()) {
 		return "proxy-source"
 	}
+	if p.via == p.Addr {
+		l = &Limits{MaxConnections: l.MaxConnections, Closed: l.Closed} // a load balancer's own connection is no client's
+	}
 	return l.admits(p.Addr.Addr(), open)
 }

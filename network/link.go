@@ -35,6 +35,10 @@ func (l *tunnelListener) unwrap(socket *net.TCPConn) {
 	balancer := address(socket)
 	_ = socket.SetDeadline(time.Now().Add(l.d.o.HeaderTimeout))
 	client, link, err := readHead(socket)
+	if err == io.EOF {
+		l.d.leave(socket) // a look whether the door is there
+		return
+	}
 	if err != nil {
 		l.close(socket, l.d.o.Zone, balancer, "proxy-header")
 		return

@@ -151,6 +151,19 @@ func TestLinkPlacesTheConnection(t *testing.T) {
 			t.Errorf("%s: %q", what, got)
 		}
 	}
+	// A look whether the door is there is no refusal, nor is a load balancer's own connection that of a client.
+	_ = dialFrom(t, "127.0.0.2", d).Close()
+	d.Limit(Limits{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}, Clients: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}})
+	if got := ask("127.0.0.2", local); !strings.HasPrefix(got, "public/balancer||127.0.0.2:") {
+		t.Errorf("LOCAL, where clients are named: %q", got)
+	}
+	if got := ask("127.0.0.2", whole); got != "" {
+		t.Errorf("no client: %q", got)
+	}
+	if got := <-refused; got != "client 192.0.2.7" {
+		t.Errorf("no client is refused as %q", got)
+	}
+	d.Limit(Limits{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}})
 	truncated(t, d, whole)
 
 	// Who is listed no more is cut, and whose link is taken away can be.
@@ -203,6 +216,34 @@ func TestPlaceChangesMeanwhile(t *testing.T) {
 			_, _ = io.WriteString(l, "GET / HTTP/1.1\r\nHost: mine\r\nConnection: close\r\n\r\n")
 			if b, _ := io.ReadAll(l); strings.Contains(string(b), "private/pe") {
 				t.Errorf("a connection that stands there no more is served: %s", b)
+			}
+		})
+	}
+}
+
+// A door that stops cuts off who is about to say where he wants to go, and that is no refusal.
+func TestStopWhileTheyOpen(t *testing.T) {
+	public := Zone{Kind: Public, Door: "balancer"}
+	for name, c := range map[string]struct {
+		o    DoorOptions
+		says string
+	}{
+		"link": {DoorOptions{Zone: public, Limits: Limits{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}, Links: func(string) Zone { return public }}, string(header(t, aws("vpce-0"))[:20])},
+		"name": {DoorOptions{Zone: public, Connect: func(string) bool { return true }}, "CONNECT mine:443 HT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			refused := make(chan string, 10)
+			c.o.HeaderTimeout, c.o.Refused = time.Minute, func(_ Zone, _ netip.AddrPort, reason string) { refused <- reason }
+			d := h.open(t, c.o, h.says())
+			l := dialFrom(t, "127.0.0.2", d)
+			_, _ = io.WriteString(l, c.says)
+			until(t, d, 1)
+			d.Stop()
+			l.closed(t)
+			until(t, d, 0)
+			if len(refused) > 0 {
+				t.Errorf("it is refused as %q", <-refused)
 			}
 		})
 	}

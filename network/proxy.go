@@ -27,10 +27,13 @@ type tunnelListener struct {
 	once sync.Once
 	done chan struct{}
 	err  error
+
+	mu      sync.Mutex
+	opening map[*net.TCPConn]bool // nil: the listener has been closed
 }
 
 func newTunnelListener(d *Door, begin func(*tunnelListener, *net.TCPConn)) *tunnelListener {
-	l := &tunnelListener{d: d, begin: begin, ready: make(chan *conn), slots: make(chan struct{}, tunnelsOpening), done: make(chan struct{})}
+	l := &tunnelListener{d: d, begin: begin, ready: make(chan *conn), slots: make(chan struct{}, tunnelsOpening), done: make(chan struct{}), opening: map[*net.TCPConn]bool{}}
 	go l.accept()
 	return l
 }
@@ -57,6 +60,11 @@ func (l *tunnelListener) accept() {
 		case l.slots <- struct{}{}:
 			go func() {
 				defer func() { <-l.slots }()
+				if !l.opens(socket) {
+					l.d.leave(socket)
+					return
+				}
+				defer l.opened(socket)
 				l.begin(l, socket)
 			}()
 		default:
@@ -65,6 +73,23 @@ func (l *tunnelListener) accept() {
 			l.d.refused(l.d.o.Zone, from, "proxy-slots")
 		}
 	}
+}
+
+// opens keeps a socket until opened, to be closed with the listener. It says whether that is open.
+func (l *tunnelListener) opens(socket *net.TCPConn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.opening == nil {
+		return false
+	}
+	l.opening[socket] = true
+	return true
+}
+
+func (l *tunnelListener) opened(socket *net.TCPConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.opening, socket)
 }
 
 // open reads one CONNECT and answers it.
@@ -108,6 +133,7 @@ func (l *tunnelListener) open(socket *net.TCPConn) {
 
 // hand passes a connection on to be served. place says where it stands now.
 func (l *tunnelListener) hand(socket *net.TCPConn, first []byte, p Peer, place func() Zone) {
+	l.opened(socket)
 	_ = socket.SetDeadline(time.Time{})
 	c := l.d.enter(socket, first, p)
 	if place() != p.Zone {
@@ -135,7 +161,17 @@ func (l *tunnelListener) refuse(socket *net.TCPConn, status int, text string) {
 }
 
 func (l *tunnelListener) stop(err error) {
-	l.once.Do(func() { l.err = err; close(l.done) })
+	l.once.Do(func() {
+		l.err = err
+		close(l.done)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for socket := range l.opening {
+			_ = socket.SetLinger(0)
+			_ = socket.Close()
+		}
+		l.opening = nil
+	})
 }
 
 func (l *tunnelListener) Accept() (net.Conn, error) {

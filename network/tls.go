@@ -127,42 +127,53 @@ func (e *fileEntry) load() error {
 
 // PrivateTLS is TLS for a private door: it serves content alone, so it speaks HTTP/1.1 whatever name is asked for.
 func PrivateTLS(hosts Hosts, authority *Authority, files *Files) *tls.Config {
-	c, _ := TLS(hosts, authority, files, nil).GetConfigForClient(&tls.ClientHelloInfo{ServerName: hosts.LoginServer("any")})
-	return c
+	return serverTLS(hosts, authority, files, nil, func(string) bool { return false })
 }
 
 // TLS is the server's side of TLS for a public door: at least version 1.2, the operator's certificates before the
 // authority's own, and HTTP/2 for the management hosts alone, because the data plane is faster without it.
 // A handshake for a name that is none of the installation's, and on no certificate of the operator's, is refused, and its door's Refused hears of it. files and certifier may be nil.
 func TLS(hosts Hosts, authority *Authority, files *Files, certifier *Certifier) *tls.Config {
-	get := func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return serverTLS(hosts, authority, files, certifier, func(name string) bool { return name == "" || hosts.Lookup(name).Role == Management })
+}
+
+// serverTLS speaks HTTP/2 for the names for which two is true.
+func serverTLS(hosts Hosts, authority *Authority, files *Files, certifier *Certifier, two func(name string) bool) *tls.Config {
+	given := func(hello *tls.ClientHelloInfo) *tls.Certificate {
 		if files != nil {
 			if c := files.Certificate(hello.ServerName); c != nil {
-				return c, nil
+				return c
 			}
 		}
-		if c := certifier.certificate(hello); c != nil {
+		return certifier.certificate(hello)
+	}
+	get := func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if c := given(hello); c != nil {
 			return c, nil
-		}
-		if hello.ServerName != "" && hosts.Lookup(hello.ServerName).Role == Foreign {
-			if c, ok := hello.Conn.(*conn); ok {
-				c.door.refused(c.peer.Zone, c.peer.Addr, "host")
-			}
-			return nil, nil // which crypto/tls answers with the alert unrecognized_name
 		}
 		return authority.Certificate(hello.ServerName)
 	}
 	data := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: get, NextProtos: []string{"http/1.1"}}
 	management := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: get, NextProtos: []string{"h2", "http/1.1"}}
+	// A session that began under another name is not resumed under one of nobody's.
+	foreign := &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true, NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if c, ok := hello.Conn.(*conn); ok {
+				c.refused("host")
+			}
+			return nil, nil // which crypto/tls answers with the alert unrecognized_name
+		}}
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: get,
-		NextProtos:     []string{"h2", "http/1.1"},
+		NextProtos:     management.NextProtos,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if certifier.proves(hello) {
+			switch {
+			case certifier.proves(hello):
 				return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certifier.manager.GetCertificate, NextProtos: hello.SupportedProtos}, nil
-			}
-			if hello.ServerName == "" || hosts.Lookup(hello.ServerName).Role == Management {
+			case hello.ServerName != "" && hosts.Lookup(hello.ServerName).Role == Foreign && given(hello) == nil:
+				return foreign, nil
+			case two(hello.ServerName):
 				return management, nil
 			}
 			return data, nil

@@ -42,7 +42,7 @@ func (k ZoneKind) String() string {
 
 // Zone is where a connection stands. Door is the listener's name; Registry is the lower-case name of the one registry that
 // a private door serves, "" on a public door. Endpoint is the id of the private endpoint that the door stands for, "" elsewhere: such a
-// connection reaches the registry that has approved this endpoint, and no other that has come to the name since. Resource is that endpoint's ARM id in lower case.
+// connection reaches the registry that has approved this endpoint, and no other that has come to the name since. Resource is that endpoint's ARM id.
 type Zone struct {
 	Kind     ZoneKind
 	Door     string

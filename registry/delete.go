@@ -45,7 +45,7 @@ func (s *Service) remove(ctx context.Context, c oci.Call, repo name.Repository, 
 func (s *Service) DeleteBlob(ctx context.Context, c oci.Call, repo name.Repository, d name.Digest) error {
 	gone := fault.New(fault.BlobUnknown, "The blob %s is not known to the repository.", d)
 	return s.remove(ctx, c, repo, gone, func(tx *meta.Tx, row meta.RegistryRow, id string) (string, name.Digest, error) {
-		if err := unneeded(tx, id, repo, d); err != nil {
+		if err := s.unneeded(tx, c, row, id, repo, d); err != nil {
 			return "", d, err
 		}
 		return "blob", d, one(gone)(tx.Exec(`DELETE FROM blob_links WHERE repository = $1 AND digest = $2`, id, string(d)))
@@ -68,7 +68,7 @@ func (s *Service) DeleteManifest(ctx context.Context, c oci.Call, repo name.Repo
 			err = s.hidden(tx, c, row, id, name.Reference{Repository: repo, Digest: d}, gone)
 		}
 		if err == nil {
-			err = unlocked(tx, id, repo, d)
+			err = s.unlocked(tx, c, row, id, repo, d)
 		}
 		if err != nil {
 			return "", d, err
@@ -110,15 +110,17 @@ const (
 )
 
 // unlocked refuses to delete content that is locked or that a locked tag points to, and so with what refers to it and what needs it.
-func unlocked(tx *meta.Tx, repository string, repo name.Repository, d name.Digest) error {
+func (s *Service) unlocked(tx *meta.Tx, c oci.Call, row meta.RegistryRow, repository string, repo name.Repository, d name.Digest) error {
 	for _, q := range []string{
-		`SELECT digest, '', locks FROM manifests WHERE repository = $1 AND digest IN ` + holding + ` AND (locks & $3) <> 0 LIMIT 1`,
-		`SELECT digest, name, locks FROM tags WHERE repository = $1 AND digest IN ` + holding + ` AND (locks & $3) <> 0 LIMIT 1`,
+		`SELECT digest, '', locks, quarantine FROM manifests WHERE repository = $1 AND digest IN ` + holding + ` AND (locks & $3) <> 0 LIMIT 1`,
+		`SELECT t.digest, t.name, t.locks, m.quarantine FROM tags t JOIN manifests m ON m.repository = t.repository AND m.digest = t.digest
+ WHERE t.repository = $1 AND t.digest IN ` + holding + ` AND (t.locks & $3) <> 0 LIMIT 1`,
 	} {
 		var by name.Digest
 		var t name.Tag
 		var l locks
-		err := tx.Row(q, repository, string(d), int64(noChange)).Scan(&by, &t, &l)
+		var state string
+		err := tx.Row(q, repository, string(d), int64(noChange)).Scan(&by, &t, &l, &state)
 		if errors.Is(err, meta.ErrNotFound) {
 			continue
 		}
@@ -129,29 +131,51 @@ func unlocked(tx *meta.Tx, repository string, repo name.Repository, d name.Diges
 		if t != "" {
 			what = tagCalled(repo, t)
 		}
-		if by != d {
+		unseen, err := s.unseen(tx, c, row, state)
+		if err != nil {
+			return err
+		}
+		if by != d && !unseen {
 			what += " (which needs " + string(d) + " or refers to it)"
 		}
-		return l.forbids(noChange, what)
+		return lockOf(l, what, unseen, repo)
 	}
 	return nil
 }
 
+// unseen reports whether content in that state of quarantine is kept from the call's sight.
+func (s *Service) unseen(tx *meta.Tx, c oci.Call, row meta.RegistryRow, state string) (bool, error) {
+	if !held(state) {
+		return false, nil
+	}
+	c.Registry = row
+	seen, err := s.sees(tx, c)
+	return !seen, err
+}
+
 // unneeded refuses to delete a blob that a locked image needs, or one that can still be restored.
-func unneeded(tx *meta.Tx, repository string, repo name.Repository, d name.Digest) error {
-	if err := unlocked(tx, repository, repo, d); err != nil {
+func (s *Service) unneeded(tx *meta.Tx, c oci.Call, row meta.RegistryRow, repository string, repo name.Repository, d name.Digest) error {
+	if err := s.unlocked(tx, c, row, repository, repo, d); err != nil {
 		return err
 	}
 	var by name.Digest
-	err := tx.Row(`SELECT digest FROM deleted_manifests WHERE repository = $1 AND digest IN `+holding+` LIMIT 1`, repository, string(d)).Scan(&by)
+	var state string
+	err := tx.Row(`SELECT digest, quarantine FROM deleted_manifests WHERE repository = $1 AND digest IN `+holding+` LIMIT 1`, repository, string(d)).Scan(&by, &state)
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil
 	}
+	unseen := false
 	if err == nil {
-		err = fault.New(fault.Unsupported, "The blob %s can't be deleted: %s was deleted and can be restored with it until the days of the registry's softDeletePolicy are over. It goes by itself then.",
-			d, manifestCalled(repo, by))
+		unseen, err = s.unseen(tx, c, row, state)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	what := manifestCalled(repo, by)
+	if unseen {
+		what = "content in quarantine"
+	}
+	return fault.New(fault.Unsupported, "The blob %s can't be deleted: %s was deleted and can be restored with it until the days of the registry's softDeletePolicy are over. It goes by itself then.", d, what)
 }
 
 // referring are the manifests that refer to one, and to those, as many as limit says.

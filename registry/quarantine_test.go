@@ -365,5 +365,17 @@ func TestQuarantineHidesFromChanges(t *testing.T) {
 			}
 			writer.do(200, "PATCH", "/acr/v1/beside/"+at, []byte(`{"deleteEnabled":true}`))
 		}
+		hidden := imageOf(`,"artifactType":"a/b","subject":`+descriptor(mediaImage, seen), []byte(`{"seed":"beside"}`))
+		h.manifest("beside", "topsecret", mediaImage, hidden)
+		d = string(name.DigestOf(hidden))
+		for _, at := range []string{"_manifests/" + d, "_tags/topsecret"} {
+			writer.do(200, "PATCH", "/acr/v1/beside/"+at, []byte(`{"deleteEnabled":false}`))
+			for _, path := range []string{"manifests/" + string(name.DigestOf(seen)), "blobs/" + string(name.DigestOf([]byte(`{"seed":"beside"}`)))} {
+				if a := h.do(405, "DELETE", "/v2/beside/"+path, nil); strings.Contains(string(a.body), d) || strings.Contains(string(a.body), "topsecret") || !strings.Contains(string(a.body), "quarantine") {
+					t.Errorf("a lock on %s: %s", at, a.body)
+				}
+			}
+			writer.do(200, "PATCH", "/acr/v1/beside/"+at, []byte(`{"deleteEnabled":true}`))
+		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/embargo-registry/embargo/fault"
 	"github.com/embargo-registry/embargo/meta"
@@ -24,6 +25,9 @@ type Seen struct {
 	Why      string `json:"why"`
 }
 
+// listenerRule admits who comes by a private listener.
+const listenerRule = "privateListeners"
+
 // checked answers checkPath, and hands everything else on to next.
 func (s *Server) checked(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -37,7 +41,12 @@ func (s *Server) checked(next http.Handler) http.Handler {
 			reply(w, http.StatusInternalServerError, map[string]string{"error": "The registry's rules could not be read."})
 			return
 		}
-		reply(w, http.StatusOK, seen(row, err == nil, peer))
+		v := seen(row, err == nil, peer)
+		label, _, _ := strings.Cut(row.LoginServer, ".")
+		if t := s.hosts.Lookup(r.Host); v.Rule == listenerRule && t.Registry != "" && t.Registry != label {
+			v.Admitted, v.Why = false, fmt.Sprintf("The connection came by a private listener of the registry '%s', which serves that one under any name.", row.Name)
+		}
+		reply(w, http.StatusOK, v)
 	})
 }
 
@@ -64,7 +73,8 @@ func (s *Server) regional(next http.Handler) http.Handler {
 			return
 		}
 		row, peer, err := s.asked(r)
-		if errors.Is(err, meta.ErrNotFound) || err == nil && network.Enter(row, peer) != nil {
+		static := peer.Kind == network.Private && peer.Endpoint == "" // it serves its registry under any name
+		if static || errors.Is(err, meta.ErrNotFound) || err == nil && network.Enter(row, peer) != nil {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -78,7 +88,7 @@ func (s *Server) regional(next http.Handler) http.Handler {
 			refuse(w, t.Role, fault.New(fault.Unavailable, "The registry's regions could not be read. Try again in a moment."))
 		case !there:
 			why := fmt.Sprintf("Nothing is served here under the host '%s': the registry '%s' has no data endpoint in the region '%s'.", clip(r.Host), t.Registry, t.Region)
-			s.misdirected(peer, why)
+			s.refusedAt(peer, "host", why)
 			refuse(w, t.Role, fault.New(fault.MisdirectedRequest, "%s", why))
 		default:
 			next.ServeHTTP(w, r)
@@ -93,7 +103,7 @@ func seen(row meta.RegistryRow, there bool, p *network.Peer) Seen {
 	case v.Admitted && p.Endpoint != "":
 		v.Rule, v.Why = "privateEndpointConnections", "The connection came by a private endpoint that the registry has approved."
 	case v.Admitted && p.Kind == network.Private:
-		v.Rule, v.Why = "privateListeners", "The connection came by a private listener of the registry."
+		v.Rule, v.Why = listenerRule, "The connection came by a private listener of the registry."
 	case v.Admitted && row.DefaultDeny:
 		v.Rule, v.Why = "networkRuleSet.ipRules", "The address is in a rule of the registry."
 	case v.Admitted:

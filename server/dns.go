@@ -42,6 +42,7 @@ const (
 	dnsAtATime = 256
 	dnsAnswer  = 2 * time.Second
 	dnsIdle    = 5 * time.Second
+	dnsSize    = 1232 // bytes of a message by UDP, where the client takes so many: no way is too narrow for it
 )
 
 func (o *Options) completeDNS() error {
@@ -93,7 +94,7 @@ func (o *Options) resolvers() (all []place) {
 	for _, n := range o.DNS.Networks {
 		devices := []string{""}
 		if v := o.virtualNetwork(n.Network); v != nil && len(v.Interfaces) > 0 {
-			devices = v.Interfaces
+			devices, _ = v.devices()
 		}
 		for _, device := range devices {
 			all = append(all, place{n.Network, n.Listen, device})
@@ -152,8 +153,8 @@ func (r *resolver) bind(ctx context.Context) error {
 	r.slots = make(chan struct{}, dnsAtATime)
 	idle := func() time.Duration { return dnsIdle }
 	r.servers = []*dns.Server{
-		{PacketConn: r.packets, Handler: r, UDPSize: dns.MinMsgSize},
-		{Listener: &capped{Listener: r.stream, slots: make(chan struct{}, dnsAtATime)}, Handler: r, ReadTimeout: dnsAnswer, WriteTimeout: dnsAnswer, IdleTimeout: idle, MaxTCPQueries: 128},
+		{PacketConn: r.packets, Handler: r, MsgAcceptFunc: question, UDPSize: dnsSize},
+		{Listener: &capped{Listener: r.stream, slots: make(chan struct{}, dnsAtATime), full: r.full}, Handler: r, MsgAcceptFunc: question, ReadTimeout: dnsAnswer, WriteTimeout: dnsAnswer, IdleTimeout: idle, MaxTCPQueries: 128},
 	}
 	return nil
 }
@@ -175,10 +176,9 @@ func (r *resolver) bound() error {
 	return errors.Join(network.StillOn(r.packets.(*net.UDPConn), r.device), network.StillOn(r.stream.(*net.TCPListener), r.device))
 }
 
-// rebindDNS binds the resolvers of the options that are not bound to an interface of its name: it was made anew, or has not been there yet, or is new in the options. Others end.
-func (s *Server) rebindDNS(ctx context.Context) {
-	s.endpointsMu.Lock()
-	defer s.endpointsMu.Unlock()
+// reconcileResolvers binds the resolvers of the options that are not bound to an interface of its name: it was made anew, or has not been there yet, or is new in the options. Others end. The caller
+// holds endpointsMu.
+func (s *Server) reconcileResolvers(ctx context.Context) {
 	s.mu.Lock()
 	start, want := s.start, s.o.resolvers()
 	s.mu.Unlock()
@@ -223,6 +223,14 @@ func (s *Server) rebindDNS(ctx context.Context) {
 	s.mu.Unlock()
 }
 
+// resolversAstray reports whether a resolver is not bound to the interface of its name.
+func (s *Server) resolversAstray() bool {
+	s.mu.Lock()
+	all := slices.Clone(s.resolvers)
+	s.mu.Unlock()
+	return slices.ContainsFunc(all, func(r *resolver) bool { return r.bound() != nil })
+}
+
 // resolversFailed is why resolvers do not answer.
 func (s *Server) resolversFailed() error {
 	s.mu.Lock()
@@ -251,10 +259,25 @@ func (r *resolver) inside(client net.Addr) bool {
 	return v != nil && err == nil && (len(v.Interfaces) == 0 || slices.Contains(v.Interfaces, r.device)) && network.Limits{Clients: v.Clients}.Lets(from.Addr())
 }
 
-// capped is a listener that holds so many connections at a time as it has slots; further ones are closed.
+// question takes in whatever is no answer.
+func question(h dns.Header) dns.MsgAcceptAction {
+	const answer = 1 << 15 // RFC 1035, section 4.1.1: QR
+	if h.Bits&answer != 0 {
+		return dns.MsgIgnore
+	}
+	return dns.MsgAccept
+}
+
+// full tells of what came when the resolver had enough.
+func (r *resolver) full(client net.Addr) {
+	r.s.refusedQuestion(r.network, client, "limit", "The resolver answers as many questions at a time, and holds as many connections, as it may.")
+}
+
+// capped is a listener that holds so many connections at a time as it has slots; full hears of further ones, which are closed.
 type capped struct {
 	net.Listener
 	slots chan struct{}
+	full  func(client net.Addr)
 }
 
 type cappedConn struct {
@@ -273,6 +296,7 @@ func (l *capped) Accept() (net.Conn, error) {
 			return &cappedConn{c, sync.OnceFunc(func() { <-l.slots })}, nil
 		default:
 			_ = c.Close()
+			l.full(c.RemoteAddr())
 		}
 	}
 }
@@ -291,13 +315,23 @@ func (r *resolver) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	case r.slots <- struct{}{}:
 		defer func() { <-r.slots }()
 	default:
+		r.full(w.RemoteAddr())
 		return // the client asks again
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), dnsAnswer)
 	defer cancel()
 	a := r.answer(ctx, q, w.RemoteAddr())
+	switch a.Rcode {
+	case dns.RcodeRefused, dns.RcodeNotImplemented, dns.RcodeFormatError, dns.RcodeBadVers:
+		r.s.refusedQuestion(r.network, w.RemoteAddr(), "dns", refusals["dns"])
+	}
+	size := dns.MinMsgSize
+	if theirs := q.IsEdns0(); theirs != nil { // RFC 6891, section 7
+		size = min(max(int(theirs.UDPSize()), size), dnsSize)
+		a.SetEdns0(dnsSize, false)
+	}
 	if _, udp := w.RemoteAddr().(*net.UDPAddr); udp {
-		a.Truncate(dns.MinMsgSize)
+		a.Truncate(size)
 	}
 	_ = w.WriteMsg(a)
 }
@@ -306,20 +340,23 @@ func (r *resolver) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 func (r *resolver) answer(ctx context.Context, q *dns.Msg, client net.Addr) *dns.Msg {
 	a := new(dns.Msg)
 	a.SetReply(q)
-	if len(q.Question) != 1 {
+	switch theirs := q.IsEdns0(); {
+	case q.Opcode != dns.OpcodeQuery:
+		a.Rcode = dns.RcodeNotImplemented
+		return a
+	case len(q.Question) != 1:
 		a.Rcode = dns.RcodeFormatError
+		return a
+	case theirs != nil && theirs.Version() != 0:
+		a.Rcode = dns.RcodeBadVers
 		return a
 	}
 	ask := q.Question[0]
 	inside := r.network != "" && r.inside(client)
 	switch {
-	case q.Opcode != dns.OpcodeQuery:
-		a.Rcode = dns.RcodeNotImplemented
-		return a
 	case ask.Qtype == dns.TypeAXFR || ask.Qtype == dns.TypeIXFR || ask.Qclass != dns.ClassINET || !dns.IsSubDomain(dns.Fqdn(r.s.hosts.Suffix()), strings.ToLower(ask.Name)),
 		r.network != "" && !inside && off(r.s.options().DNS.Listen):
 		a.Rcode = dns.RcodeRefused
-		r.s.refusedQuestion(r.network, client)
 		return a
 	}
 	a.Authoritative = true
@@ -339,16 +376,16 @@ func (r *resolver) answer(ctx context.Context, q *dns.Msg, client net.Addr) *dns
 	for _, address := range addresses {
 		head := dns.RR_Header{Name: ask.Name, Class: dns.ClassINET, Ttl: ttl}
 		switch {
-		case ask.Qtype == dns.TypeA && address.Is4():
+		case (ask.Qtype == dns.TypeA || ask.Qtype == dns.TypeANY) && address.Is4():
 			head.Rrtype = dns.TypeA
 			a.Answer = append(a.Answer, &dns.A{Hdr: head, A: address.AsSlice()})
-		case ask.Qtype == dns.TypeAAAA && address.Is6():
+		case (ask.Qtype == dns.TypeAAAA || ask.Qtype == dns.TypeANY) && address.Is6():
 			head.Rrtype = dns.TypeAAAA
 			a.Answer = append(a.Answer, &dns.AAAA{Hdr: head, AAAA: address.AsSlice()})
 		}
 	}
 	switch {
-	case ask.Qtype == dns.TypeSOA && strings.EqualFold(ask.Name, zone):
+	case (ask.Qtype == dns.TypeSOA || ask.Qtype == dns.TypeANY) && strings.EqualFold(ask.Name, zone):
 		a.Answer = append(a.Answer, soa)
 	case len(a.Answer) == 0:
 		a.Ns = append(a.Ns, soa)
@@ -443,13 +480,7 @@ func (s *Server) above(name string) bool {
 	return name == "data" || data && !strings.Contains(region, ".")
 }
 
-// serveDNS answers until the sockets are closed.
-func (s *Server) serveDNS(start func(func() error)) {
-	for _, r := range s.resolvers {
-		r.serve(start)
-	}
-}
-
+// serve answers until the sockets are closed.
 func (r *resolver) serve(start func(func() error)) {
 	for _, server := range r.servers {
 		start(func() error {

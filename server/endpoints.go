@@ -50,7 +50,7 @@ type endpointDoor struct {
 // bound reports whether the door, if it is open, is still at the interface of its name.
 func (d *endpointDoor) bound() bool { return d.listener == nil || d.listener.door.Bound() == nil }
 
-// Reconcile makes the doors be those of the private endpoints that are approved now: missing ones are opened, and those of endpoints that are gone or rejected are
+// Reconcile makes the doors be those of the private endpoints that are approved now, and the resolvers those of the options: missing ones are opened, and those of endpoints that are gone or rejected are
 // closed and their connections reset, as is one whose address has become the machine's own; one whose interface was made anew is opened anew. It is called after each commit that changes an endpoint or a registry, before the change is answered. A door
 // that can't be opened is no error: it is tried again, and readiness, log and metrics say so. Errors: the endpoints could not be read, which is tried again; doors that are open stay and
 // have the limits of the options, those that the options don't have any more close, and nothing enters that the registry's row does not let in.
@@ -61,6 +61,7 @@ func (s *Server) Reconcile(ctx context.Context) error {
 	done := s.reloaded // before the options are looked at
 	s.mu.Unlock()
 	err := s.reconcileDoors(context.WithoutCancel(ctx))
+	s.reconcileResolvers(context.WithoutCancel(ctx))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unread = err
@@ -121,7 +122,7 @@ func (s *Server) readEntrances(ctx context.Context, o Options) (all entrances, e
 				return err
 			}
 			host, _, _ := strings.Cut(row.LoginServer, ".")
-			all = append(all, entrance{network.Zone{Kind: network.Private, Door: lastSegment(e.ResourceID), Registry: row.Name, Endpoint: e.ID, Resource: strings.ToLower(e.ResourceID)},
+			all = append(all, entrance{network.Zone{Kind: network.Private, Door: lastSegment(e.ResourceID), Registry: row.Name, Endpoint: e.ID, Resource: e.ResourceID},
 				host, strings.ToLower(e.Network), e.Addresses})
 		}
 		return nil
@@ -132,19 +133,20 @@ func (s *Server) readEntrances(ctx context.Context, o Options) (all entrances, e
 // clashes are the endpoints, by id, that have an address which one made before them has on the same interface, with the name of that one. They have no door and no name: which of two is served is
 // a matter of the rows, and not of which was opened first.
 func (o *Options) clashes(all entrances) map[string]string {
-	type place struct {
+	type holder struct {
 		e       entrance
 		devices []string
 	}
-	found, held := map[string]string{}, map[string][]place{}
+	found, held := map[string]string{}, map[string][]holder{}
 	for _, e := range all {
 		at := slices.IndexFunc(o.VirtualNetworks, func(v VirtualNetwork) bool { return v.ID == e.network })
 		if at < 0 || o.VirtualNetworks[at].Door != DoorAddress {
 			continue
 		}
 		v := o.VirtualNetworks[at]
-		meets := func(p place) bool {
-			return len(p.devices) == 0 || len(v.Interfaces) == 0 || slices.ContainsFunc(p.devices, func(d string) bool { return slices.Contains(v.Interfaces, d) })
+		_, devices := v.devices()
+		meets := func(h holder) bool {
+			return len(h.devices) == 0 || len(devices) == 0 || slices.ContainsFunc(h.devices, func(d string) bool { return slices.Contains(devices, d) })
 		}
 		var sockets []string
 		for _, a := range e.addresses {
@@ -158,7 +160,7 @@ func (o *Options) clashes(all entrances) map[string]string {
 			continue
 		}
 		for _, socket := range sockets {
-			held[socket] = append(held[socket], place{e, v.Interfaces})
+			held[socket] = append(held[socket], holder{e, devices})
 		}
 	}
 	return found
@@ -186,7 +188,7 @@ func (o *Options) wantedEndpoints(all entrances, clashes map[string]string) (wan
 				add(w, usual)
 				continue
 			}
-			rest := wanted{door: "address", address: w.address, shared: true, closed: true}
+			rest := wanted{door: a.Address.String(), address: w.address, shared: true, closed: true}
 			switch {
 			case !w.shared:
 				add(w, usual)
@@ -196,7 +198,8 @@ func (o *Options) wantedEndpoints(all entrances, clashes map[string]string) (wan
 			case !slices.Contains(want, rest):
 				add(rest, refuse)
 			}
-			for _, name := range v.Interfaces {
+			names, _ := v.devices()
+			for _, name := range names {
 				w.device = name
 				add(w, usual)
 			}
@@ -218,7 +221,9 @@ func (s *Server) closeEndpoints(stays func(d *endpointDoor) bool) {
 			stay = append(stay, d)
 		case d.listener != nil:
 			d.listener.door.Stop()
-			s.log.Info("the door of a private endpoint was closed", "endpoint", d.want.door, "address", d.want.address, "interface", d.want.device)
+			if !d.want.closed {
+				s.log.Info("the door of a private endpoint was closed", "endpoint", d.want.door, "address", d.want.address, "interface", d.want.device)
+			}
 		}
 	}
 	s.mu.Lock()
@@ -275,7 +280,9 @@ func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits, o
 			s.closeEndpoints(func(d *endpointDoor) bool { return !d.want.last || d.want.address != w.address }) // its turn comes again, after this one
 			at = slices.IndexFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want == w })
 		}
-		d.listener, d.err = s.listen(ctx, w, l)
+		if d.listener, d.err = s.listen(ctx, w, l); d.err != nil && w.device != "" {
+			d.err = fmt.Errorf("by the interface %s: %w", w.device, d.err)
+		}
 	}
 	s.mu.Lock()
 	if at >= 0 {
@@ -297,6 +304,10 @@ func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits, o
 	s.equip(d.listener)
 	if start != nil {
 		start(func() error { return d.listener.door.Serve(d.listener.handler) })
+	}
+	if w.closed {
+		s.log.Info("what comes to a private endpoint by an interface that is not its network's is refused", "address", w.address)
+		return
 	}
 	s.log.Info("the door of a private endpoint was opened", "endpoint", w.door, "registry", w.registry, "address", w.address, "interface", w.device)
 }
@@ -372,8 +383,7 @@ func (s *Server) retryDoors(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		s.rebindDNS(ctx)
-		if s.doorsFailed() == nil && !s.doorsAstray() {
+		if s.doorsFailed() == nil && !s.doorsAstray() && !s.resolversAstray() {
 			continue
 		}
 		if err := s.Reconcile(ctx); err != nil {
@@ -417,7 +427,9 @@ func (s *Server) linked(id string, outside network.Zone) func(link string) netwo
 			return outside
 		}
 		resource := o.VirtualNetworks[at].Links[link]
-		e := s.entrances.Load().find(func(e entrance) bool { return resource != "" && e.zone.Resource == resource && e.network == id })
+		e := s.entrances.Load().find(func(e entrance) bool {
+			return resource != "" && strings.EqualFold(e.zone.Resource, resource) && e.network == id
+		})
 		if e == nil {
 			return outside
 		}

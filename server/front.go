@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,8 +32,8 @@ type front struct {
 	live func() bool
 	// label is the first label of the login server of the private endpoint's registry; "" when it is not approved any more.
 	label func(endpoint string) string
-	// misdirected hears of requests for hosts that are not served on their connection; nil: nobody listens.
-	misdirected func(p *network.Peer, reason string)
+	// refused hears of requests that are refused here, by the rule: "host" (it is not served on the connection) or "limit"; nil: nobody listens.
+	refused func(p *network.Peer, rule, reason string)
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -63,7 +64,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer f.limits.leave()
 	if !f.limits.enter() {
 		rec.Header().Set("Retry-After", "1")
-		refuse(rec, f.role(r, peer), fault.New(fault.TooManyRequests, "The server answers as many requests as it may at a time (maxRequests). Try again in a moment."))
+		f.refuse(rec, peer, f.role(r, peer), "limit", fault.New(fault.TooManyRequests, "The server answers as many requests as it may at a time (maxRequests). Try again in a moment."))
 		return
 	}
 	if f.live != nil && !f.live() {
@@ -129,13 +130,15 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 			f.data.ServeHTTP(w, r)
 			return
 		}
-		f.misdirect(w, peer, network.RegistryHost, why)
+		f.refuse(w, peer, network.RegistryHost, "host", fault.New(fault.MisdirectedRequest, "%s", why))
 		return
 	}
 	target, agree := f.hosts.Route(r.Host, sni)
 	agree = agree || r.TLS == nil // a load balancer has ended TLS, if there was any
 	why := ""
 	switch {
+	case slices.ContainsFunc(r.Header["Host"], func(h string) bool { return network.Normal(h) != network.Normal(r.Host) }): // RFC 9113, section 8.3.1
+		why = fmt.Sprintf("The request names two hosts, '%s' and another one.", clip(r.Host))
 	case target.Role == network.Foreign:
 		why = fmt.Sprintf("Nothing is served here under the host '%s'.", clip(r.Host))
 	case target.Private:
@@ -149,7 +152,7 @@ func (f *front) route(w http.ResponseWriter, r *http.Request, peer *network.Peer
 		f.data.ServeHTTP(w, r)
 		return
 	}
-	f.misdirect(w, peer, target.Role, why)
+	f.refuse(w, peer, target.Role, "host", fault.New(fault.MisdirectedRequest, "%s", why))
 }
 
 // other is why a request on the door of a private endpoint asks for something else than the endpoint's registry: the address was another endpoint's before, or a name leads astray. A host
@@ -167,11 +170,12 @@ func (f *front) other(peer *network.Peer, names ...string) string {
 	return ""
 }
 
-func (f *front) misdirect(w http.ResponseWriter, peer *network.Peer, role network.Role, why string) {
-	if f.misdirected != nil {
-		f.misdirected(peer, why)
+// refuse puts a refusal on record and answers.
+func (f *front) refuse(w http.ResponseWriter, peer *network.Peer, role network.Role, rule string, why *fault.Fault) {
+	if f.refused != nil {
+		f.refused(peer, rule, why.Message)
 	}
-	refuse(w, role, fault.New(fault.MisdirectedRequest, "%s", why))
+	refuse(w, role, why)
 }
 
 // refuse answers what no protocol has got to see yet, in the envelope of the one that the host belongs to.

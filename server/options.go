@@ -181,17 +181,25 @@ func Warnings(o Options) (all []error) {
 		}
 	}
 	for i, v := range o.VirtualNetworks {
+		none := "without clients"
+		if len(v.Clients) > 0 {
+			none = "with every address among the clients"
+		}
 		switch one := len(v.Interfaces) > 0; {
 		case v.Door != DoorAddress || one && limited(v.Clients):
 		case one:
-			all = append(all, option(networksKey, "entry %d: without clients, whoever comes by one of the interfaces is inside, from whatever address. Name both", i+1))
+			all = append(all, option(networksKey, "entry %d: %s, whoever comes by one of the interfaces is inside, from whatever address. Name both", i+1, none))
 		case limited(v.Clients):
 			all = append(all, option(networksKey, "entry %d: without interfaces, whoever has the address of a client is inside, by whichever network interface he comes (docs/networks.md). Name both", i+1))
 		default:
-			all = append(all, option(networksKey, "entry %d: without interfaces and clients, "+anyone+", unless it is on loopback. Name both", i+1, "an endpoint's address"))
+			all = append(all, option(networksKey, "entry %d: without interfaces, and %s, "+anyone+", unless the network's prefix is on loopback (a trial). Name both", i+1, none, "an endpoint's address"))
 		}
-		if !off(v.ProxyListen) && !limited(v.Clients) && !loopback(v.ProxyListen) {
-			all = append(all, option(networksKey, "entry %d: proxyListen: without clients, "+anyone+". Name the clients", i+1, v.ProxyListen))
+		switch {
+		case off(v.ProxyListen) || loopback(v.ProxyListen):
+		case !limited(v.Clients):
+			all = append(all, option(networksKey, "entry %d: proxyListen: %s, "+anyone+". Name the clients", i+1, none, v.ProxyListen))
+		case len(v.Interfaces) > 0:
+			all = append(all, option(networksKey, "entry %d: proxyListen: %s does not ask by which interface a client comes, only for its address. Let a firewall keep the outside away from it", i+1, v.ProxyListen))
 		}
 	}
 	for _, n := range o.DNS.Networks {

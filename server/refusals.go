@@ -23,9 +23,9 @@ var refusals = map[string]string{
 	"proxy-header": "The load balancer sent no whole header of the PROXY protocol, version 2.",
 	"proxy-slots":  "Too many connections have not said yet where they want to go.",
 	"connect":      "The CONNECT proxy tunnels to the installation's own names, and does nothing else.",
-	"tls":          "The client does not speak TLS, and the listener speaks nothing else.",
+	"tls":          "No TLS handshake was completed: the client speaks something else, or only an older TLS, or did not take the certificate.",
 	"request":      "What came is not a whole request that HTTP allows: one Host, and a header within the bounds.",
-	"dns":          "The resolver answers for the installation's own names, and those of a virtual network are for its clients.",
+	"dns":          "The resolver answers single questions for the installation's own names, and those of a virtual network are for its clients.",
 }
 
 // refusedConnection counts and records a connection that was closed before it was served.
@@ -36,8 +36,8 @@ func (s *Server) refusedConnection(z network.Zone, client netip.AddrPort, reason
 }
 
 // refusedQuestion counts and records a question that a resolver did not answer: one of everybody's, or of a virtual network.
-func (s *Server) refusedQuestion(id string, client net.Addr) {
-	s.metrics.rules.WithLabelValues("dns").Inc()
+func (s *Server) refusedQuestion(id string, client net.Addr, rule, reason string) {
+	s.metrics.rules.WithLabelValues(rule).Inc()
 	t := s.questions.Load()
 	from, err := netip.ParseAddrPort(client.String())
 	if err != nil || t == nil {
@@ -47,7 +47,7 @@ func (s *Server) refusedQuestion(id string, client net.Addr) {
 	if v := o.virtualNetwork(id); v != nil {
 		z.Door = "dns/" + v.name()
 	}
-	t.Refused(from.Addr().Unmap().String(), audit.Record{Kind: audit.Decision, Action: actionConnect, Outcome: audit.Refused, Rule: "dns", Reason: refusals["dns"],
+	t.Refused(from.Addr().Unmap().String(), audit.Record{Kind: audit.Decision, Action: actionConnect, Outcome: audit.Refused, Rule: rule, Reason: reason,
 		Source: audit.Source{Address: from.String(), Zone: z.String()}})
 }
 
@@ -77,8 +77,8 @@ func (s *Server) put(client netip.AddrPort, r audit.Record) {
 	}
 }
 
-// misdirected records a request for a host that is not served on its connection.
-func (s *Server) misdirected(p *network.Peer, reason string) {
-	s.put(p.Addr, audit.Record{Kind: audit.Decision, Action: actionConnect, Outcome: audit.Refused, Rule: "host", Reason: reason,
+// refusedAt counts and records a request that was refused before it was asked whose it is.
+func (s *Server) refusedAt(p *network.Peer, rule, reason string) {
+	s.put(p.Addr, audit.Record{Kind: audit.Decision, Action: actionConnect, Outcome: audit.Refused, Rule: rule, Reason: reason,
 		Source: audit.From(p, "")})
 }

@@ -75,7 +75,6 @@ func (s *Server) Reload(ctx context.Context, o Options) error {
 	s.mu.Lock()
 	s.reloaded = &rearranged{opened, closed}
 	s.mu.Unlock()
-	s.rebindDNS(context.WithoutCancel(ctx))
 	if err := s.Reconcile(ctx); err != nil {
 		s.log.Error("the configuration is in force, but private endpoints that it lets in have no door yet; it is tried again until they have", "error", err)
 	}

@@ -356,7 +356,6 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	start(socket.run)
 	s.startable(start)
-	s.serveDNS(start)
 	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopJobs()
 	jobsDone := make(chan struct{})
@@ -406,13 +405,16 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// startable serves the doors that are open, and says by what later ones are started; nil: nothing is served, and nothing can be reloaded.
+// startable serves the doors and resolvers that are open, and says by what later ones are started; nil: nothing is served, and nothing can be reloaded.
 func (s *Server) startable(start func(serve func() error)) {
 	s.endpointsMu.Lock()
 	defer s.endpointsMu.Unlock()
 	if start != nil {
 		for _, l := range s.doorsNow() {
 			start(func() error { return l.door.Serve(l.handler) })
+		}
+		for _, r := range s.resolvers {
+			r.serve(start)
 		}
 	}
 	s.mu.Lock()

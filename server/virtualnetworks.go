@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/embargo-registry/embargo/network"
 )
 
 // The ways in which the private endpoints of a virtual network are doors of this server.
@@ -53,6 +55,20 @@ var (
 
 // name is the last segment of the network's ARM id.
 func (v VirtualNetwork) name() string { return lastSegment(v.ID) }
+
+// devices are the network interfaces that the network names, each by one name, and what they are: one may have several names. One that is not there is as it is called.
+func (v VirtualNetwork) devices() (names, are []string) {
+	for _, n := range v.Interfaces {
+		is := n
+		if index, err := network.InterfaceIndex(n); err == nil {
+			is = ":" + strconv.FormatUint(uint64(index), 10) // which is no name
+		}
+		if !slices.Contains(are, is) {
+			names, are = append(names, n), append(are, is)
+		}
+	}
+	return names, are
+}
 
 func lastSegment(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
 
@@ -126,6 +142,8 @@ func (v *VirtualNetwork) complete() error {
 		v.Port = 443
 	}
 	switch {
+	case v.Door != DoorNone && v.Door != DoorAddress && v.Door != DoorProxy:
+		return option("door", "%q is none of address, proxy and none", v.Door)
 	case v.Port < 0 || v.Port > 65535:
 		return option("port", "%d is no port", v.Port)
 	case v.TLS && v.TLSTerminated:
@@ -143,13 +161,10 @@ func (v *VirtualNetwork) complete() error {
 			return &OptionError{"proxyListen", err}
 		}
 	}
-	switch v.Door {
-	case DoorNone, DoorAddress:
-		return nil
-	case DoorProxy:
+	if v.Door == DoorProxy {
 		return v.completeProxy()
 	}
-	return option("door", "%q is none of address, proxy and none", v.Door)
+	return nil
 }
 
 func (v *VirtualNetwork) completeProxy() error {
@@ -174,6 +189,9 @@ func (v *VirtualNetwork) completeProxy() error {
 	for link, endpoint := range v.Links {
 		if !linkText.MatchString(link) {
 			return option("links", "%q is no id of a private link: it is an AWS VPC endpoint (vpce-…), an Azure link id or a GCP connection id", link)
+		}
+		if number, err := strconv.ParseUint(link, 10, 64); link[0] != 'v' && (err != nil || strconv.FormatUint(number, 10) != link) {
+			return option("links", "%q can't be the id of a private link: a number is of 64 bits, and without zeroes before it", link)
 		}
 		if !endpointID.MatchString(endpoint) {
 			return option("links", "%q is no ARM id of a Microsoft.Network/privateEndpoints", endpoint)

@@ -149,7 +149,7 @@ func (w way) over(conn net.Conn, to, registry string) (seen server.Seen, err err
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: http.MethodConnect})
 		if err != nil {
-			return seen, err
+			return seen, fmt.Errorf("the connection was closed: this client may not use the proxy %s: %w", w.proxy, err)
 		}
 		if resp.StatusCode != http.StatusOK {
 			return seen, fmt.Errorf("the proxy %s answered %s", w.proxy, resp.Status)

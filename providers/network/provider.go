@@ -33,6 +33,7 @@ func Namespace(o Options) arm.Namespace {
 		Name: "Microsoft.Network", Display: "Microsoft Network",
 		Versions: arm.Versions{List: append([]string{}, versions...), Since: "2018-01-01"},
 		Types:    Types(o),
+		Routes:   privatednszones.Routes(),
 	}
 }
 

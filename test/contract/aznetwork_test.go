@@ -57,6 +57,8 @@ func TestAzureCLINetwork(t *testing.T) {
 		{"network private-dns link vnet create -g GROUP -z " + zone + " -n net -v net -e false --query virtualNetworkLinkState -o tsv", "Completed"},
 		{"network private-dns record-set a create -g GROUP -z " + zone + " -n mine --query fqdn -o tsv", "mine." + zone + "."},
 		{"network private-dns record-set a add-record -g GROUP -z " + zone + " -n mine -a 10.9.0.1 --query aRecords[0].ipv4Address -o tsv", "10.9.0.1"},
+		{"network private-dns record-set a create -g GROUP -z " + zone + " -n mine", "!PreconditionFailed"},
+		{"network private-dns record-set list -g GROUP -z " + zone + " --query [].name -o tsv", "@\nmine"},
 		{"network private-endpoint dns-zone-group create -g GROUP --endpoint-name pe -n default --private-dns-zone " + zone + " --zone-name zone --query provisioningState -o tsv", "Succeeded"},
 		{"network private-dns record-set a list -g GROUP -z " + zone + " --query [].name -o tsv", instance.Open + ".centralus.data"},
 		{"network private-dns record-set a show -g GROUP -z " + zone + " -n REG --query aRecords[0].ipv4Address -o tsv", "10.0.0.4"},

@@ -173,7 +173,7 @@ virtualNetworks:
 	}
 	h.Recorded(t.Context(), "the refused client, with the endpoint", func(r map[string]any) bool {
 		source, _ := r["source"].(map[string]any)
-		return r["rule"] == "client" && source["zone"] == "private/pe1" && source["endpoint"] == strings.ToLower(resource("pe1"))
+		return r["rule"] == "client" && source["zone"] == "private/pe1" && source["endpoint"] == resource("pe1")
 	})
 
 	// The door of an endpoint is asked for its registry, or for none by name.

@@ -5,6 +5,7 @@ package network_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -38,8 +39,8 @@ func TestNamesOfPrivatelink(t *testing.T) {
 
 // A data name is there for the regions that the registry has, its home and its replications, and for no other, in public and inside.
 func TestNamesOfRegions(t *testing.T) {
-	inside, public := instance.FreePort(t), instance.FreePort(t)
-	h := newHouse(t, fmt.Sprintf("virtualNetworks: [{id: %[1]s}]\ndns: {listen: %[2]q, public: [192.0.2.80], networks: [{network: %[1]s, listen: %[3]q}]}\n", vnet, public, inside))
+	inside, public, static := instance.FreePort(t), instance.FreePort(t), instance.FreePort(t)
+	h := newHouse(t, fmt.Sprintf("virtualNetworks: [{id: %[1]s}]\ndns: {listen: %[2]q, public: [192.0.2.80], networks: [{network: %[1]s, listen: %[3]q}]}\nprivateListeners: [{registry: others, address: %[4]q}]\n", vnet, public, inside, static))
 	h.CreateRegistry("factory", nil)
 	h.CreateRegistry("others", nil)
 	home := func(home string) map[string]string { return map[string]string{"centralus": home, "mars": "NXDOMAIN"} }
@@ -62,6 +63,21 @@ func TestNamesOfRegions(t *testing.T) {
 		t.Fatal(a)
 	}
 	check("with a replication", "NOERROR 192.0.2.80", "NOERROR 192.0.2.80")
+	// Over HTTP the regions are told to who may reach the registry; another's static listener serves its own.
+	for region, there := range map[string]string{"centralus": "401", "eastus": "401", "mars": "421"} {
+		name := "factory." + region + ".data.azurecr.localhost"
+		for at, want := range map[string]string{h.Listening(t).Public: there, static: "401"} {
+			got := (&closed{house: h}).raw("127.0.0.1", at, name, "GET /v2/ HTTP/1.1\r\nHost: "+name+"\r\nConnection: close\r\n\r\n")
+			if status(got) != want {
+				t.Errorf("%s at %s: %.300q, want %s", name, at, got, want)
+			}
+		}
+	}
+	for name, want := range map[string]string{"others": "access    admitted\nrule      privateListeners\n", "factory": "access    refused\nrule      privateListeners\n", "nobody": "access    refused\nrule      privateListeners\n"} {
+		if out, _, err := h.Run(t.Context(), "network", "check", "--data", h.Data, name, "--at", static); !strings.Contains(out, want) || (err == nil) != (name == "others") {
+			t.Errorf("network check %s at the listener of others: %s, %v", name, out, err)
+		}
+	}
 	if a := h.Wait(h.ARM(http.MethodDelete, replication, nil)); a.Status > 204 {
 		t.Fatal(a)
 	}

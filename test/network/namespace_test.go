@@ -111,7 +111,7 @@ virtualNetworks:
 	curl := []string{"curl", "-skg", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", "https://" + address + ":5443/v2/"}
 	both := func(when string) {
 		t.Helper()
-		for url, from := range map[string]string{"https://" + address + ":5443/v2/": "10.247.32.2", "https://[" + six + "]:5443/v2/": "fd00:10:247:32::2"} {
+		for url, from := range map[string]string{"https://" + address + ":5443/v2/": "10.247.32.2", "https://[" + six + "]:5443/v2/": "fd00:10:247:32::"} { // of IPv6 the /64 is counted
 			curl := append(slices.Clone(curl[:len(curl)-1]), url)
 			if out, err := in(t, inside, curl...); err != nil || out != "401" {
 				t.Errorf("inside, %s, %s: %q, %v\n%s", when, url, out, err, h.admin("/readyz").body)
@@ -120,7 +120,7 @@ virtualNetworks:
 			if out, err := in(t, outside, curl...); err == nil || out != "000" {
 				t.Errorf("outside, %s, %s: %q, %v", when, url, out, err)
 			}
-			for end := time.Now().Add(70 * time.Second); h.refused(from) == before; { // more within a minute are one record, at its end
+			for end := time.Now().Add(70 * time.Second); h.refused(from) == before; time.Sleep(100 * time.Millisecond) { // more within a minute are one record, at its end
 				if time.Now().After(end) {
 					t.Fatalf("%s, %s: a connection by the wrong interface is not on record", when, url)
 				}
@@ -226,10 +226,17 @@ func TestInterfaceOfTwoNames(t *testing.T) {
 	const address, resolver = "10.247.53.9", "10.247.53.1"
 	ip(t, "route", "add", "local", address, "dev", "lo")
 	t.Cleanup(func() { _ = exec.Command("ip", "route", "del", "local", address, "dev", "lo").Run() })
-	h := newHouse(t, fmt.Sprintf("virtualNetworks: [{id: %[1]s, door: address, port: 5543, interfaces: [%[2]s]}]\ndns: {networks: [{network: %[1]s, listen: '%[3]s:5353'}]}\n", vnet, other, resolver))
-	h.CreateRegistry("factory", nil)
+	h := newHouse(t, fmt.Sprintf("virtualNetworks:\n- {id: %[1]s, door: address, port: 5543, interfaces: [%[2]s, %[4]s]}\n- {id: %[5]s, door: address, port: 5543, interfaces: [%[4]s]}\ndns: {networks: [{network: %[1]s, listen: '%[3]s:5353'}]}\n",
+		vnet, other, resolver, near, vnet2))
+	for _, name := range []string{"factory", "others"} {
+		h.CreateRegistry(name, nil)
+	}
 	h.put("factory", "pe1", vnet, meta.EndpointApproved, address)
 	h.Lock("factory")
+	h.put("others", "pe2", vnet2, meta.EndpointApproved, address) // of another network, at the same interface
+	if a := h.admin("/readyz"); !strings.Contains(a.body, "belongs to the private endpoint pe1") || strings.Contains(a.body, "private endpoint pe1: ") {
+		t.Errorf("two endpoints at one address of one interface: %s", a.body)
+	}
 	status, _ := in(t, inside, "curl", "-sk", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "https://"+address+":5543/v2/")
 	said, _ := askIn(t, inside, "udp", resolver+":5353", "factory.azurecr.localhost")
 	if status != "401" || said != "NOERROR "+address {

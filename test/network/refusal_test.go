@@ -3,12 +3,19 @@
 package network_test
 
 import (
+	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/embargo-registry/embargo/test/instance"
 )
@@ -78,6 +85,54 @@ func names(h http.Header) (all []string) {
 	return all
 }
 
+// A request of HTTP/2 that names one host in :authority and another in Host is served under neither.
+func TestTwoHostsOfHTTP2(t *testing.T) {
+	h := newHouse(t, "")
+	public := h.Listening(t).Public
+	ask := func(more ...string) string {
+		c, err := tls.Dial("tcp", public, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_, _ = io.WriteString(c, http2.ClientPreface)
+		f := http2.NewFramer(c, c)
+		var block bytes.Buffer
+		enc := hpack.NewEncoder(&block)
+		fields := append([]string{":method", "GET", ":scheme", "https", ":authority", "localhost", ":path", "/metadata/endpoints?api-version=2022-09-01"}, more...)
+		for i := 0; i < len(fields); i += 2 {
+			if err := enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+		if err := errors.Join(f.WriteSettings(), f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m, ok := frame.(*http2.MetaHeadersFrame); ok {
+				return m.PseudoValue("status")
+			}
+		}
+	}
+	for want, more := range map[string][]string{"200": {"host", "LOCALHOST:443"}, "421": {"host", "factory.azurecr.localhost"}} {
+		if got := ask(more...); got != want {
+			t.Errorf("with %q it is answered %s, want %s", more, got, want)
+		}
+	}
+}
+
+// oneSession offers each server the same session.
+type oneSession struct{ tls.ClientSessionCache }
+
+func (o oneSession) Get(string) (*tls.ClientSessionState, bool) { return o.ClientSessionCache.Get("") }
+func (o oneSession) Put(_ string, s *tls.ClientSessionState)    { o.ClientSessionCache.Put("", s) }
+
 // A TLS handshake for a name that is none of the installation's ends with the alert that says so, on public and private doors; it is counted and on record as a refusal.
 func TestUnknownServerName(t *testing.T) {
 	inside := instance.FreePort(t)
@@ -90,13 +145,31 @@ func TestUnknownServerName(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
 				t.Errorf("%s, %s: %v", door, tls.VersionName(version), err)
 			}
+			// Nor does a session help that began under our name.
+			c := &tls.Config{ServerName: "factory.azurecr.localhost", InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, ClientSessionCache: oneSession{tls.NewLRUClientSessionCache(1)}}
+			resumed := false
+			for range 2 {
+				conn, err := tls.Dial("tcp", at, c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: factory.azurecr.localhost\r\nConnection: close\r\n\r\n")
+				_, _ = io.Copy(io.Discard, conn) // the ticket comes with the answer
+				resumed = conn.ConnectionState().DidResume
+				_ = conn.Close()
+			}
+			c = c.Clone()
+			c.ServerName = "example.com"
+			if _, err := tls.Dial("tcp", at, c); !resumed || err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+				t.Errorf("%s, %s, resumed (%v): %v", door, tls.VersionName(version), resumed, err)
+			}
 		}
 		h.Recorded(t.Context(), "a refused handshake at "+door, func(r map[string]any) bool {
 			return r["rule"] == "host" && r["outcome"] == "refused" && strings.Contains(fmt.Sprint(r["source"]), "zone:"+strings.Replace(door, "public", "public/public", 1))
 		})
 	}
 	a := h.admin("/metrics")
-	for _, want := range []string{`embargo_network_refusals_total{rule="host"} 4`, `embargo_connections_refused_total{door="public",reason="host"} 2`, `embargo_connections_refused_total{door="private/factory",reason="host"} 2`} {
+	for _, want := range []string{`embargo_network_refusals_total{rule="host"} 8`, `embargo_connections_refused_total{door="public",reason="host"} 4`, `embargo_connections_refused_total{door="private/factory",reason="host"} 4`} {
 		if !strings.Contains(a.body, want) {
 			t.Errorf("the metrics have no %s", want)
 		}

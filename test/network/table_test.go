@@ -166,7 +166,7 @@ func TestHostile(t *testing.T) {
 	for _, endpoint := range []string{"pe1", "balanced"} {
 		c.Recorded(t.Context(), "a pull by "+endpoint, func(r map[string]any) bool {
 			from, _ := r["source"].(map[string]any)
-			return r["outcome"] == "allowed" && r["digest"] == c.digest && from["endpoint"] == strings.ToLower(resource(endpoint))
+			return r["outcome"] == "allowed" && r["digest"] == c.digest && from["endpoint"] == resource(endpoint)
 		})
 	}
 
@@ -205,6 +205,7 @@ func TestHostile(t *testing.T) {
 		{"the whole server by a private name", "127.0.0.1", c.public, name, "OPTIONS * HTTP/1.1\r\nHost: " + link + "\r\nConnection: close\r\n\r\n", "421"},
 		{"name of no registry", "127.0.0.1", c.public, "nobody.azurecr.localhost", get("Host: nobody.azurecr.localhost"), "404"},
 		{"a header without an end", "127.0.0.1", c.public, name, get("Host: "+name, "X-Long: "+strings.Repeat("x", 128<<10)), "431"},
+		{"a port that is none", "127.0.0.1", c.public, name, get("Host: " + name + ":abc"), "421"},
 		{"a host with a user", "127.0.0.1", c.public, name, get("Host: x@" + name), "400"},
 		{"a host with a space", "127.0.0.1", c.public, name, get("Host: " + name + " x"), "400"},
 		{"PROXY v2 on the public door", "127.0.0.2", c.public, "", aws + plain, ""},
@@ -468,7 +469,8 @@ func (c *closed) names(t *testing.T) {
 		{c.dns, "nobody" + suffix, dns.TypeA, "NXDOMAIN"},
 		{c.dns, "azurecr.localhost", dns.TypeSOA, "NOERROR SOA"},
 		{c.dns, "azurecr.localhost", dns.TypeNS, "NOERROR"},
-		{c.dns, "factory" + suffix, dns.TypeANY, "NOERROR"},
+		{c.dns, "azurecr.localhost", dns.TypeANY, "NOERROR SOA"},
+		{c.dns, "factory" + suffix, dns.TypeANY, "NOERROR 127.20.1.4"},
 		{c.dns, "factory" + suffix, dns.TypeHTTPS, "NOERROR"},
 		{c.dns, "data" + suffix, dns.TypeA, "NOERROR"},
 		{c.dns, "centralus.data" + suffix, dns.TypeA, "NOERROR"},
@@ -540,9 +542,13 @@ func (c *closed) strange(t *testing.T) {
 		"the server's name": {message(func(m *dns.Msg) {
 			m.Question[0] = dns.Question{Name: "version.bind.", Qtype: dns.TypeTXT, Qclass: dns.ClassCHAOS}
 		}), dns.RcodeRefused},
-		"any class":             {message(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassANY }), dns.RcodeRefused},
-		"recursion asked for":   {message(func(m *dns.Msg) { m.Question[0].Name = "example.com."; m.RecursionDesired = true }), dns.RcodeRefused},
-		"a large EDNS buffer":   {message(func(m *dns.Msg) { m.SetEdns0(65535, true) }), dns.RcodeSuccess},
+		"any class":           {message(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassANY }), dns.RcodeRefused},
+		"recursion asked for": {message(func(m *dns.Msg) { m.Question[0].Name = "example.com."; m.RecursionDesired = true }), dns.RcodeRefused},
+		"a large EDNS buffer": {message(func(m *dns.Msg) { m.SetEdns0(65535, true) }), dns.RcodeSuccess},
+		"a version of EDNS that is not there": {message(func(m *dns.Msg) {
+			m.SetEdns0(1232, false)
+			m.IsEdns0().SetVersion(1)
+		}), dns.RcodeBadVers},
 		"a name that is itself": {loop, dns.RcodeFormatError},
 		"half a question":       {plain[:20], dns.RcodeFormatError},
 		"half a header":         {plain[:7], -1},
@@ -561,6 +567,10 @@ func (c *closed) strange(t *testing.T) {
 		var a dns.Msg
 		if err == nil {
 			err = a.Unpack(b[:n])
+		}
+		var q dns.Msg
+		if q.Unpack(w.message) == nil && w.want >= 0 && (q.IsEdns0() == nil) != (a.IsEdns0() == nil) {
+			t.Errorf("%s: whether it has EDNS is not answered in kind: %v", what, &a)
 		}
 		if err != nil || w.want >= 0 && a.Rcode != w.want || w.want < 0 && a.Id != 4711 || n > dns.MinMsgSize {
 			t.Errorf("%s: %v, %d bytes, %v", what, err, n, &a)

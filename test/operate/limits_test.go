@@ -232,8 +232,12 @@ func TestConfiguredLimits(t *testing.T) {
 	for sum(t, s, "embargo_http_requests_in_flight") < 1 {
 		time.Sleep(time.Millisecond)
 	}
+	before := sum(t, s, "embargo_network_refusals_total", `rule="limit"`)
 	if a, err := s.Do(http.MethodGet, s.ResourceManager+"/metadata/endpoints?api-version=2015-01-01", nil); err != nil || a.Status != 429 || a.Header.Get("Retry-After") == "" {
 		t.Errorf("a second request at a time: %v %d %s", err, a.Status, a.Body)
+	}
+	if n := sum(t, s, "embargo_network_refusals_total", `rule="limit"`); n != before+1 {
+		t.Errorf("it is counted as %v refusals", n-before)
 	}
 	if got := <-answered; !strings.HasPrefix(got, "408") || !strings.Contains(got, "can be resumed") {
 		t.Errorf("an upload that stalls: %s", got)

@@ -3,11 +3,14 @@
 package privatednszones
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/netip"
 
 	"github.com/embargo-registry/embargo/arm"
 	"github.com/embargo-registry/embargo/fault"
+	"github.com/embargo-registry/embargo/name"
 )
 
 // RecordType is the full name of the A records' type.
@@ -30,6 +33,60 @@ type recordProperties struct {
 
 type address struct {
 	IPv4 string `json:"ipv4Address" arm:"required"`
+}
+
+// soa is the record that every zone has, as it is listed.
+type soa struct {
+	ID         string `json:"id"`
+	Name       string `json:"name"`
+	Type       string `json:"type"`
+	Properties struct {
+		FQDN       string `json:"fqdn"`
+		TTL        int64  `json:"ttl"`
+		Registered bool   `json:"isAutoRegistered"`
+		SOA        struct {
+			Host    string `json:"host"`
+			Email   string `json:"email"`
+			Serial  int64  `json:"serialNumber"`
+			Refresh int64  `json:"refreshTime"`
+			Retry   int64  `json:"retryTime"`
+			Expire  int64  `json:"expireTime"`
+			Minimum int64  `json:"minimumTtl"`
+		} `json:"soaRecord"`
+	} `json:"properties"`
+}
+
+func soaOf(zone name.ResourceID) (s soa) {
+	s.ID, s.Name, s.Type = zone.Child("SOA", "@").String(), "@", TypeName+"/SOA"
+	p := &s.Properties
+	p.FQDN, p.TTL = zone.Name()+".", 3600
+	p.SOA.Host, p.SOA.Email, p.SOA.Serial = zone.Name()+".", "hostmaster."+zone.Name()+".", 1
+	p.SOA.Refresh, p.SOA.Retry, p.SOA.Expire, p.SOA.Minimum = 3600, 300, 2419200, 10
+	return s
+}
+
+// Routes is the list of all record sets of a zone, of whatever type.
+func Routes() []arm.Route {
+	return []arm.Route{{Method: http.MethodGet, Path: "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Network/privateDnsZones/{zone}/ALL", Right: TypeName + "/ALL/read",
+		Do: func(tx *arm.Tx, c *arm.RouteCall) (arm.Answer, error) {
+			zone, err := tx.Find(name.Group(c.Values["subscription"], c.Values["group"]).In("Microsoft.Network", "privateDnsZones", c.Values["zone"]))
+			if err != nil {
+				return arm.Answer{}, err
+			}
+			all := []any{soaOf(zone.ID)}
+			for _, r := range tx.World().Children(zone.ID, RecordType) {
+				var one json.RawMessage
+				found, err := tx.Find(r.ID)
+				if err == nil {
+					err = found.Document.Decode(&one)
+				}
+				if err != nil {
+					return arm.Answer{}, err
+				}
+				all = append(all, one)
+			}
+			return arm.Answer{Body: map[string]any{"value": all}}, nil
+		}}}
 }
 
 func records() arm.Resource {

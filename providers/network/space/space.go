@@ -10,12 +10,12 @@ import (
 	"github.com/embargo-registry/embargo/fault"
 )
 
-// Prefix reads an address prefix of the resource id. Errors, with no target: InvalidCIDR, NotSupported for IPv6.
+// Prefix reads an address prefix of the resource id. Errors, with no target: InvalidPrefix, InvalidCIDR when the address has bits beyond its length, NotSupported for IPv6.
 func Prefix(text, id string) (netip.Prefix, *fault.Fault) {
 	p, err := netip.ParsePrefix(text)
 	switch {
 	case err != nil:
-		return p, fault.New(fault.InvalidCIDR, "The address prefix %.100q of the resource %s is not formatted correctly. It is an IPv4 address, a slash and a length, such as 10.0.0.0/24.", text, id)
+		return p, fault.New(fault.InvalidPrefix, "The address prefix %.100q of the resource %s is not formatted correctly. It is an IPv4 address, a slash and a length, such as 10.0.0.0/24.", text, id)
 	case !p.Addr().Is4():
 		return p, fault.New(fault.NotSupported, "The address prefix %s of the resource %s is of IPv6. Virtual networks have IPv4 addresses alone here: leave it out.", text, id)
 	case p.Masked() != p:

@@ -14,8 +14,8 @@ import (
 func TestPrefix(t *testing.T) {
 	for text, kind := range map[string]fault.Kind{
 		"10.0.0.0/16": -1, "0.0.0.0/0": -1, "10.0.0.4/30": -1, "10.1.2.3/32": -1,
-		"10.0.0.1/16": fault.InvalidCIDR, "10.0.0.0": fault.InvalidCIDR, "10.0.0.0/33": fault.InvalidCIDR, "": fault.InvalidCIDR, "10.0.0.0/08": fault.InvalidCIDR,
-		"010.0.0.0/8": fault.InvalidCIDR, "fd00::/8": fault.NotSupported, "::ffff:10.0.0.0/104": fault.NotSupported,
+		"10.0.0.1/16": fault.InvalidCIDR, "10.0.0.0": fault.InvalidPrefix, "10.0.0.0/33": fault.InvalidPrefix, "": fault.InvalidPrefix, "10.0.0.0/08": fault.InvalidPrefix,
+		"010.0.0.0/8": fault.InvalidPrefix, "fd00::/8": fault.NotSupported, "::ffff:10.0.0.0/104": fault.NotSupported,
 	} {
 		p, f := space.Prefix(text, "/v")
 		if kind == -1 && (f != nil || p.String() != text) || kind != -1 && (f == nil || f.Kind != kind) {
