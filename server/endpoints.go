@@ -167,13 +167,12 @@ func (o *Options) clashes(all entrances) map[string]string {
 }
 
 // wantedEndpoints are the doors that the endpoints should have, in the order in which they are opened. An address that is bound to interfaces has one more, which takes in what comes in by any other, to
-// refuse it. Among listeners that share an address the kernel takes the newest of IPv4 and the oldest of IPv6, so that one comes first for IPv4 and last for IPv6.
+// refuse it. Among listeners that share an address the kernel takes the newest, so that one comes first. (Of IPv6, which private endpoints have no addresses of, it takes the oldest.)
 func (o *Options) wantedEndpoints(all entrances, clashes map[string]string) (want []wanted, limits []network.Limits) {
 	add := func(w wanted, l network.Limits) {
 		want, limits = append(want, w), append(limits, l)
 	}
 	refuse := network.Limits{Closed: "interface"}
-	var last []wanted
 	for _, e := range all {
 		at := slices.IndexFunc(o.VirtualNetworks, func(v VirtualNetwork) bool { return v.ID == e.network })
 		if at < 0 || o.VirtualNetworks[at].Door != DoorAddress {
@@ -192,9 +191,6 @@ func (o *Options) wantedEndpoints(all entrances, clashes map[string]string) (wan
 			switch {
 			case !w.shared:
 				add(w, usual)
-			case a.Address.Is6():
-				rest.last = true
-				last = append(last, rest)
 			case !slices.Contains(want, rest):
 				add(rest, refuse)
 			}
@@ -204,10 +200,6 @@ func (o *Options) wantedEndpoints(all entrances, clashes map[string]string) (wan
 				add(w, usual)
 			}
 		}
-	}
-	slices.SortFunc(last, func(a, b wanted) int { return strings.Compare(a.address, b.address) })
-	for _, rest := range slices.Compact(last) {
-		add(rest, refuse)
 	}
 	return want, limits
 }
@@ -273,16 +265,10 @@ func (s *Server) openEndpoint(ctx context.Context, w wanted, l network.Limits, o
 		d.err = err
 	} else if w.clash != "" {
 		d.err = fmt.Errorf("the address %s belongs to the private endpoint %s, which was made before: give the virtual networks different interfaces, or prefixes that do not overlap", w.address, w.clash)
-	} else if w.shared && !w.closed && !w.is6() && !slices.ContainsFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want.closed && d.want.address == w.address && d.listener != nil }) {
+	} else if w.shared && !w.closed && !slices.ContainsFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want.closed && d.want.address == w.address && d.listener != nil }) {
 		d.err = fmt.Errorf("the address %s can't be listened on for what comes in by other interfaces", w.address)
-	} else {
-		if w.shared && !w.closed && w.is6() {
-			s.closeEndpoints(func(d *endpointDoor) bool { return !d.want.last || d.want.address != w.address }) // its turn comes again, after this one
-			at = slices.IndexFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want == w })
-		}
-		if d.listener, d.err = s.listen(ctx, w, l); d.err != nil && w.device != "" {
-			d.err = fmt.Errorf("by the interface %s: %w", w.device, d.err)
-		}
+	} else if d.listener, d.err = s.listen(ctx, w, l); d.err != nil && w.device != "" {
+		d.err = fmt.Errorf("by the interface %s: %w", w.device, d.err)
 	}
 	s.mu.Lock()
 	if at >= 0 {

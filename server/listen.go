@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/embargo-registry/embargo/network"
@@ -54,12 +53,8 @@ type wanted struct {
 	device     string // the network interface that it is bound to
 	shared     bool   // others listen on the address by other interfaces
 	closed     bool   // it takes in what no interface fits, and refuses it
-	last       bool   // it must be newer than those that share its address
 	clash      string // the private endpoint, made before, that has the address: this one has no door
 }
-
-// is6 reports whether the address to listen on is of IPv6.
-func (w wanted) is6() bool { return strings.HasPrefix(w.address, "[") }
 
 // wanted lists the listeners of the options, the public one first, with their limits.
 func (o *Options) wanted() (all []wanted, limits []network.Limits) {
