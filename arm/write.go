@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/embargo-registry/embargo/fault"
@@ -35,6 +36,9 @@ func (rq *request) write(r *resource, id name.ResourceID, shape shape, patch boo
 			return err
 		}
 		if err := rq.place(&w); err != nil {
+			return err
+		}
+		if err := rq.precondition(&w); err != nil {
 			return err
 		}
 		rq.provider = true
@@ -78,9 +82,6 @@ func (rq *request) place(w *writing) error {
 	if err := w.tx.e.place(w); err != nil {
 		return err
 	}
-	if err := rq.precondition(w); err != nil {
-		return err
-	}
 	if w.was != nil {
 		return nil
 	}
@@ -95,17 +96,27 @@ func (rq *request) place(w *writing) error {
 
 // precondition is what the request asks of the resource before it is written (RFC 9110, sections 13.1.1 and 13.1.2). Resources have no entity tags here, so that one which is named fits none.
 func (rq *request) precondition(w *writing) error {
-	if strings.TrimSpace(rq.r.Header.Get("If-None-Match")) == "*" && w.was != nil {
+	if slices.Contains(rq.tags("If-None-Match"), "*") && w.was != nil {
 		return fault.New(fault.PreconditionFailed, "The resource '%s' exists already, and the request is to create it only (If-None-Match: *). Leave the header out to replace it.", w.id)
 	}
-	switch tag := strings.TrimSpace(rq.r.Header.Get("If-Match")); {
-	case tag == "" || tag == "*" && w.was != nil:
+	switch tags := rq.tags("If-Match"); {
+	case len(tags) == 0 || slices.Contains(tags, "*") && w.was != nil:
 		return nil
-	case tag == "*":
+	case slices.Contains(tags, "*"):
 		return fault.New(fault.PreconditionFailed, "The resource '%s' does not exist, and the request is to change it only (If-Match: *). Leave the header out to create it.", w.id)
 	default:
-		return fault.New(fault.PreconditionFailed, "The resource '%s' has no entity tag, and the request is to write it only while it has %s (If-Match). Leave the header out.", w.id, clip(tag))
+		return fault.New(fault.PreconditionFailed, "The resource '%s' has no entity tag, and the request is to write it only while it has %s (If-Match). Leave the header out.", w.id, clip(tags[0]))
 	}
+}
+
+// tags are the entity tags of a header, or "*". An empty header, which some clients send, is none.
+func (rq *request) tags(header string) (tags []string) {
+	for tag := range strings.SplitSeq(strings.Join(rq.r.Header.Values(header), ","), ",") {
+		if tag = strings.TrimSpace(tag); tag != "" {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
 }
 
 const stateDeleting = "Deleting"

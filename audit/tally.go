@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A tally counts over tallyTerm. Of each kind it keeps tallyMost things apart at a time, and of what is more tallyOthers, without their addresses.
+// A tally counts over tallyTerm. Of each kind it keeps tallyMost (or what it is told) things apart at a time, and of what is more tallyOthers, without their addresses.
 const (
 	tallyTerm   = time.Minute
 	tallyMost   = 4096
@@ -25,6 +25,7 @@ const Others = "others"
 type Tally struct {
 	note  func(Record)
 	clock func() time.Time
+	most  int
 
 	mu   sync.Mutex
 	open map[tallyKey]*tallied
@@ -49,16 +50,19 @@ type tallied struct {
 	more   int64
 }
 
-// NewTally makes one that records by note (Log.Note).
-func NewTally(note func(Record), clock func() time.Time) *Tally {
-	return &Tally{note: note, clock: clock, open: map[tallyKey]*tallied{}, kept: map[tallyShare]int{}}
+// NewTally makes one that records by note (Log.Note) and keeps at most as many addresses apart as said (0: 4096).
+func NewTally(note func(Record), clock func() time.Time, most int) *Tally {
+	if most == 0 {
+		most = tallyMost
+	}
+	return &Tally{note: note, clock: clock, most: most, open: map[tallyKey]*tallied{}, kept: map[tallyShare]int{}}
 }
 
 // Refused counts r, and records it when it is the first of its minute. address is the client's, without its port.
 func (t *Tally) Refused(address string, r Record) {
 	key := tallyKey{r.Kind, origin(address), r.Source.Zone, r.Source.Endpoint, r.Rule, r.Registry}
 	t.mu.Lock()
-	if t.open[key] == nil && t.kept[key.share()] >= tallyMost {
+	if t.open[key] == nil && t.kept[key.share()] >= t.most {
 		key.address = Others
 	}
 	if key.address == Others && t.open[key] == nil && t.kept[key.share()] >= tallyOthers {

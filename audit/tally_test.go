@@ -14,7 +14,7 @@ import (
 func TestTally(t *testing.T) {
 	now := time.Unix(1000, 0)
 	var got []Record
-	tally := NewTally(func(r Record) { got = append(got, r) }, func() time.Time { return now })
+	tally := NewTally(func(r Record) { got = append(got, r) }, func() time.Time { return now }, 0)
 	refuse := func(address, rule string) {
 		tally.Refused(address, Record{Kind: Decision, Outcome: Refused, Rule: rule, Source: Source{Address: address + ":1", Zone: "public/public"}})
 	}
@@ -63,7 +63,7 @@ func TestTallyFlood(t *testing.T) {
 	tally := NewTally(func(r Record) {
 		got[fmt.Sprint(r.Kind, " ", r.Source.Zone, " ", r.Rule, " ", r.Registry)]++
 		counted += max(r.Count, 1)
-	}, time.Now)
+	}, time.Now, 0)
 	sent := int64(0)
 	refuse := func(kind Kind, address, zone, rule, registry string) {
 		sent++
@@ -99,7 +99,7 @@ func TestTallyFlood(t *testing.T) {
 // Endpoints of one name are told apart.
 func TestTallyEndpoints(t *testing.T) {
 	var got []string
-	tally := NewTally(func(r Record) { got = append(got, fmt.Sprint(r.Source.Endpoint, r.Count)) }, time.Now)
+	tally := NewTally(func(r Record) { got = append(got, fmt.Sprint(r.Source.Endpoint, r.Count)) }, time.Now, 0)
 	for _, endpoint := range []string{"/g/pe1", "/h/pe1", "", "/h/pe1"} {
 		tally.Refused("192.0.2.1", Record{Kind: Decision, Rule: "client", Source: Source{Zone: "private/pe1", Endpoint: endpoint}})
 	}

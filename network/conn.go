@@ -24,7 +24,6 @@ type conn struct {
 	first  []byte
 
 	settled atomic.Bool // its first request has been answered, or never came
-	waits   atomic.Bool // nothing has come since the last request was answered
 	spoke   bool        // something has come
 	told    bool        // that it is refused
 }
@@ -38,26 +37,21 @@ func (c *conn) Read(b []byte) (n int, err error) {
 	} else {
 		n, err = c.TCPConn.Read(b)
 	}
-	if n == 0 {
-		return n, err
-	}
-	c.spoke = true
-	if c.waits.Load() {
-		c.waits.Store(false)
-		c.peer.link.asking.Store(c.door.o.TLS == nil || !farewell(b[:n]))
+	if n > 0 {
+		c.spoke = true
 	}
 	return n, err
 }
 
-// The types of TLS records (RFC 8446, section 5.1).
-const (
-	alert           = 21
-	applicationData = 23
-)
+// byItself is more than crypto/tls writes of its own after the handshake: an alert, or a new key.
+const byItself = 64
 
-// farewell reports whether a TLS record is an alert: by its type, or in TLS 1.3, which encrypts that, by its length of an alert, the type and a tag.
-func farewell(record []byte) bool {
-	return record[0] == alert || len(record) > 4 && record[0] == applicationData && record[3] == 0 && record[4] == 2+1+16
+// Write also hears net/http refuse what is no request, which it does without a word to anybody: it writes while no handler has begun.
+func (c *conn) Write(b []byte) (int, error) {
+	if len(b) > byItself && c.peer.link.waits.Load() {
+		c.refused("request")
+	}
+	return c.TCPConn.Write(b)
 }
 
 // refused tells of the connection's being refused, once.

@@ -301,7 +301,7 @@ func (d *Door) counting(h http.Handler) http.Handler {
 		p := d.doors.live[r.RemoteAddr]
 		d.doors.mu.Unlock()
 		if p != nil {
-			p.link.asking.Store(false)
+			p.link.waits.Store(false)
 		}
 		h.ServeHTTP(w, r)
 	})
@@ -355,7 +355,7 @@ func (d *Door) greet(ctx context.Context, server *http.Server) {
 	}
 }
 
-// settle follows a connection's states, to know when it is fresh no longer, and when what came was no request that HTTP allows, which net/http refuses without a word to anybody.
+// settle follows a connection's states, to know when it is fresh no longer, when it waits for a request, and that no handshake was completed.
 func (d *Door) settle(nc net.Conn, state http.ConnState) {
 	two, shaken := false, true
 	if t, ok := nc.(*tls.Conn); ok {
@@ -368,15 +368,11 @@ func (d *Door) settle(nc net.Conn, state http.ConnState) {
 	case http.StateNew:
 		d.fresh.Add(1)
 	case http.StateActive:
-		c.peer.link.asking.Store(!two) // a refused request of HTTP/2 ends no connection
+		c.peer.link.waits.Store(!two) // HTTP/2 writes of its own
 	case http.StateIdle, http.StateHijacked, http.StateClosed:
-		c.waits.Store(state == http.StateIdle && !two)
-		switch {
-		case state != http.StateClosed:
-		case !shaken && c.spoke:
+		c.peer.link.waits.Store(state == http.StateIdle && !two)
+		if state == http.StateClosed && !shaken && c.spoke {
 			c.refused("tls")
-		case c.peer.link.asking.Load():
-			c.refused("request")
 		}
 		if c.settled.CompareAndSwap(false, true) {
 			d.fresh.Add(-1)

@@ -34,8 +34,9 @@ var (
 func (l *tunnelListener) unwrap(socket *net.TCPConn) {
 	balancer := address(socket)
 	_ = socket.SetDeadline(time.Now().Add(l.d.o.HeaderTimeout))
-	client, link, err := readHead(socket)
-	if err == io.EOF {
+	heard := &listening{Reader: socket}
+	client, link, err := readHead(heard)
+	if err != nil && !heard.anything {
 		l.d.leave(socket) // a look whether the door is there
 		return
 	}

@@ -153,6 +153,10 @@ func TestLinkPlacesTheConnection(t *testing.T) {
 	}
 	// A look whether the door is there is no refusal, nor is a load balancer's own connection that of a client.
 	_ = dialFrom(t, "127.0.0.2", d).Close()
+	rude := dialFrom(t, "127.0.0.2", d)
+	_ = rude.SetLinger(0)
+	_ = rude.Close()
+	dialFrom(t, "127.0.0.2", d).closed(t)
 	d.Limit(Limits{From: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}, Clients: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}})
 	if got := ask("127.0.0.2", local); !strings.HasPrefix(got, "public/balancer||127.0.0.2:") {
 		t.Errorf("LOCAL, where clients are named: %q", got)

@@ -75,6 +75,18 @@ func (l *tunnelListener) accept() {
 	}
 }
 
+// listening knows whether anything has been read.
+type listening struct {
+	io.Reader
+	anything bool
+}
+
+func (l *listening) Read(b []byte) (int, error) {
+	n, err := l.Reader.Read(b)
+	l.anything = l.anything || n > 0
+	return n, err
+}
+
 // opens keeps a socket until opened, to be closed with the listener. It says whether that is open.
 func (l *tunnelListener) opens(socket *net.TCPConn) bool {
 	l.mu.Lock()
@@ -95,9 +107,10 @@ func (l *tunnelListener) opened(socket *net.TCPConn) {
 // open reads one CONNECT and answers it.
 func (l *tunnelListener) open(socket *net.TCPConn) {
 	_ = socket.SetDeadline(time.Now().Add(l.d.o.HeaderTimeout))
-	head := bufio.NewReader(io.LimitReader(socket, int64(l.d.o.MaxHeaderBytes)))
+	heard := &listening{Reader: io.LimitReader(socket, int64(l.d.o.MaxHeaderBytes))}
+	head := bufio.NewReader(heard)
 	r, err := http.ReadRequest(head)
-	if err == io.EOF {
+	if err != nil && !heard.anything {
 		l.d.leave(socket) // who says nothing asks for nothing
 		return
 	}

@@ -80,8 +80,8 @@ type link struct {
 	once  sync.Once
 	gone  chan struct{}
 	end   sync.Once
-	// asking says that something has come of a request that has not found its handler, cut that the connection was reset.
-	asking, cut atomic.Bool
+	// waits says that no handler has begun since the last request was answered, cut that the connection was reset.
+	waits, cut atomic.Bool
 
 	callers callers
 }

@@ -29,6 +29,13 @@ func (s *Service) remove(ctx context.Context, c oci.Call, repo name.Repository, 
 			return gone
 		}
 		if err := from.locks.forbids(noChange, repositoryCalled(repo)); err != nil {
+			empty, failed := s.empty(tx, c, row, from.id)
+			switch {
+			case failed != nil:
+				return failed
+			case empty:
+				return gone
+			}
 			return err
 		}
 		r := record(row, c, actionDelete, repo)
@@ -153,6 +160,21 @@ func (s *Service) unseen(tx *meta.Tx, c oci.Call, row meta.RegistryRow, state st
 	return !seen, err
 }
 
+// empty reports whether all that a repository holds is kept from the call's sight.
+func (s *Service) empty(tx *meta.Tx, c oci.Call, row meta.RegistryRow, repository string) (bool, error) {
+	c.Registry = row
+	visible, err := s.visible(tx, c)
+	if err != nil || visible == "" {
+		return false, err
+	}
+	var one int
+	err = tx.Row(`SELECT 1 FROM manifests m WHERE m.repository = $1`+visible+` LIMIT 1`, repository).Scan(&one)
+	if errors.Is(err, meta.ErrNotFound) {
+		return true, nil
+	}
+	return false, err
+}
+
 // unneeded refuses to delete a blob that a locked image needs, or one that can still be restored.
 func (s *Service) unneeded(tx *meta.Tx, c oci.Call, row meta.RegistryRow, repository string, repo name.Repository, d name.Digest) error {
 	if err := s.unlocked(tx, c, row, repository, repo, d); err != nil {
@@ -261,6 +283,12 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 			return "", "", err
 		}
 		unseen := map[name.Digest]bool{}
+		var locked error
+		forbids := func(l locks, what string, of name.Digest) {
+			if locked == nil {
+				locked = lockOf(l, what, unseen[of], repo)
+			}
+		}
 		rows, err := tx.Query(`SELECT digest, locks, quarantine FROM manifests WHERE repository = $1 ORDER BY digest`, id)
 		if err != nil {
 			return "", "", err
@@ -271,7 +299,7 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 			var state string
 			if err = rows.Scan(&d, &l, &state); err == nil {
 				unseen[d] = held(state) && !all
-				err = lockOf(l, manifestCalled(repo, d), unseen[d], repo)
+				forbids(l, manifestCalled(repo, d), d)
 			}
 			if err != nil {
 				return "", "", errors.Join(err, rows.Close())
@@ -292,7 +320,7 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 			var l locks
 			var d name.Digest
 			if err = rows.Scan(&t, &l, &d); err == nil {
-				err = lockOf(l, tagCalled(repo, t), unseen[d], repo)
+				forbids(l, tagCalled(repo, t), d)
 			}
 			if err != nil {
 				return "", "", errors.Join(err, rows.Close())
@@ -307,6 +335,9 @@ func (s *Service) DeleteRepository(ctx context.Context, c oci.Call, repo name.Re
 		}
 		if seen.Manifests == nil { // to the caller it holds nothing
 			return "", "", unknownRepository(repo)
+		}
+		if locked != nil {
+			return "", "", locked
 		}
 		if row.SoftDelete {
 			err = putAllAside(tx, id)

@@ -285,6 +285,14 @@ func (s *Service) SetAttributes(ctx context.Context, c oci.Call, of name.Referen
 			table, where, args, gone = `manifests`, `repository = $1 AND digest = $2`, append(args, string(of.Digest)), unknownManifest(of)
 		case of.Tag != "":
 			table, where, args, gone = `tags`, `repository = $1 AND name = $2`, append(args, string(of.Tag)), unknownManifest(of)
+		case r.id != "":
+			empty, err := s.empty(tx, c, row, r.id)
+			if err != nil {
+				return err
+			}
+			if empty {
+				return gone
+			}
 		}
 		if change.Quarantine == nil && change.QuarantineDetails == nil {
 			if err := s.hidden(tx, c, row, r.id, of, gone); err != nil {

@@ -355,6 +355,16 @@ func TestQuarantineHidesFromChanges(t *testing.T) {
 		for _, at := range []string{"/v2/alone/manifests/" + d, "/v2/alone/manifests/secret", "/acr/v1/alone/_tags/secret", "/acr/v1/alone"} {
 			h.do(404, "DELETE", at, nil)
 		}
+		admin := h.logged("keeper", identity.RoleOwner, roleQuarantineWriter)
+		for _, at := range []string{"_manifests/" + d, "_tags/secret", ""} { // also when something of it is locked, or all of it
+			at = strings.TrimSuffix("alone/"+at, "/")
+			admin.do(200, "PATCH", "/acr/v1/"+at, []byte(`{"deleteEnabled":false}`))
+			for _, at := range []string{"/v2/alone/manifests/" + d, "/acr/v1/alone/_tags/secret", "/acr/v1/alone"} {
+				h.do(404, "DELETE", at, nil)
+			}
+			h.do(404, "PATCH", "/acr/v1/alone", []byte(`{"writeEnabled":false}`))
+			admin.do(200, "PATCH", "/acr/v1/"+at, []byte(`{"deleteEnabled":true}`))
+		}
 		seen = h.image("beside", "seen", "beside")
 		writer.do(200, "PATCH", "/acr/v1/beside/_manifests/"+string(name.DigestOf(seen)), []byte(`{"quarantineState":"Passed"}`))
 		h.image("beside", "secret", "held")

@@ -78,6 +78,7 @@ type boundedReader struct {
 	registry meta.RegistryRow
 	came     int64
 	ends     bool
+	counted  bool // what other nodes have taken too
 }
 
 func (r *boundedReader) Read(p []byte) (int, error) {
@@ -97,16 +98,16 @@ func (r *boundedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// room counts n bytes more, if they fit. Like quota.room it counts anew only when its figure says that they don't.
+// room counts n bytes more, if they fit. It counts anew when the part begins, because other nodes take parts too, and when its figure says that they don't fit.
 func (r *boundedReader) room(n int64) (bool, error) {
 	q := r.s.quota
 	if r.ends {
 		return r.came+n <= q.most, nil
 	}
-	ended, ok := q.take(r.registry.ID, n)
-	if ok {
+	if r.counted && q.take(r.registry.ID, n) {
 		return true, nil
 	}
+	ended := q.ended(r.registry.ID)
 	var kept int64
 	err := r.s.db.Read(r.ctx, func(tx *meta.Tx) error {
 		// The owner is the registry's identity, a slash, and the repository; a 0 comes after the slash.
@@ -120,25 +121,31 @@ func (r *boundedReader) room(n int64) (bool, error) {
 	u := q.unfinished[r.registry.ID]
 	u.about = kept + u.came - ended // what ended meanwhile may not have been among what was kept
 	q.mu.Unlock()
-	_, ok = q.take(r.registry.ID, n)
-	return ok, nil
+	r.counted = true
+	return q.take(r.registry.ID, n), nil
 }
 
-// take adds n to what has come for a registry's unfinished uploads, if the figure says that it fits, and tells how much had ended.
-func (q *quota) take(registry string, n int64) (ended int64, ok bool) {
+// ended is how much of what came for a registry's unfinished uploads is kept, or was given up.
+func (q *quota) ended(registry string) int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.unfinished[registry] == nil {
+		q.unfinished[registry] = &unfinished{}
+	}
+	return q.unfinished[registry].ended
+}
+
+// take adds n to what has come for a registry's unfinished uploads, if the figure says that it fits.
+func (q *quota) take(registry string, n int64) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	u := q.unfinished[registry]
-	if u == nil {
-		u = &unfinished{about: q.most} // it is counted before anything is taken
-		q.unfinished[registry] = u
-	}
 	if u.about+n > q.most {
-		return u.ended, false
+		return false
 	}
 	u.about += n
 	u.came += n
-	return u.ended, true
+	return true
 }
 
 func (r *boundedReader) done() {

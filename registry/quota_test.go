@@ -13,6 +13,7 @@ import (
 	"github.com/embargo-registry/embargo/meta"
 	"github.com/embargo-registry/embargo/meta/metatest"
 	"github.com/embargo-registry/embargo/name"
+	"github.com/embargo-registry/embargo/oci"
 	"github.com/embargo-registry/embargo/registry"
 )
 
@@ -101,6 +102,24 @@ func TestQuota(t *testing.T) {
 		refused(a, "fresh")
 		if b.status != 202 {
 			t.Errorf("of two parts that fit one by one, the one: %d %s", b.status, b.body)
+		}
+
+		// What other nodes have taken counts.
+		nodes := w.registry("nodes")
+		one := w.oci
+		w.restart()
+		two := w.oci
+		for _, p := range []struct {
+			node *oci.Server
+			size int
+			fits bool
+		}{{one, 1 << 10, true}, {two, 1 << 10, true}, {one, 8 << 10, true}, {two, 1 << 10, false}, {one, 1 << 10, false}} {
+			w.oci = p.node
+			if a := nodes.send(nodes.request("PATCH", begin(nodes), bytes.NewReader(make([]byte, p.size)))); p.fits && a.status != 202 {
+				t.Errorf("%d bytes: %d %s", p.size, a.status, a.body)
+			} else if !p.fits {
+				refused(a, "nodes")
+			}
 		}
 
 		// What is there already takes no room, whoever pushes it at the same time.

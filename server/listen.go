@@ -174,7 +174,7 @@ func (s *Server) equip(l *listener) {
 		l.handler = s.rooms.ready
 		return
 	}
-	l.handler = &front{hosts: s.hosts, door: l.door, log: s.log, management: s.rooms.management, data: s.checked(s.regional(s.rooms.data)), metrics: s.metrics, limits: &s.limits, live: s.rooms.lease.Valid, label: s.label, refused: s.refusedAt}
+	l.handler = &front{hosts: s.hosts, door: l.door, log: s.log, management: s.rooms.management, data: s.regional(s.checked(s.rooms.data)), metrics: s.metrics, limits: &s.limits, live: s.rooms.lease.Valid, label: s.label, refused: s.refusedAt}
 }
 
 // closeDoors closes listeners that serve nothing yet.

@@ -35,6 +35,9 @@ func (s *Server) refusedConnection(z network.Zone, client netip.AddrPort, reason
 		Source: audit.Source{Address: client.String(), Zone: z.String(), Endpoint: z.Resource}})
 }
 
+// questionsApart is how many addresses are kept apart that ask a resolver what it does not answer: whoever sends a question by UDP may give any address, and each would be a record.
+const questionsApart = 64
+
 // refusedQuestion counts and records a question that a resolver did not answer: one of everybody's, or of a virtual network.
 func (s *Server) refusedQuestion(id string, client net.Addr, rule, reason string) {
 	s.metrics.rules.WithLabelValues(rule).Inc()

@@ -105,8 +105,8 @@ func (s *Server) openRooms(ctx context.Context) error {
 	s.closers = append(s.closers, r.audit.Close)
 	counting, stop := context.WithCancel(context.Background())
 	var counted sync.WaitGroup
-	for _, at := range []*atomic.Pointer[audit.Tally]{&s.tally, &s.questions} {
-		t := audit.NewTally(r.audit.Note, s.o.Clock)
+	for at, most := range map[*atomic.Pointer[audit.Tally]]int{&s.tally: 0, &s.questions: questionsApart} {
+		t := audit.NewTally(r.audit.Note, s.o.Clock, most)
 		at.Store(t)
 		counted.Go(func() { t.Run(counting) })
 	}

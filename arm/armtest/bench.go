@@ -134,7 +134,7 @@ func (b *Bench) Call(who, method, path, body string, headers ...string) *http.Re
 	}
 	for _, h := range headers {
 		k, v, _ := strings.Cut(h, ": ")
-		r.Header.Set(k, v)
+		r.Header.Add(k, v)
 	}
 	w := httptest.NewRecorder()
 	b.Engine.ServeHTTP(w, r)
