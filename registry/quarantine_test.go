@@ -363,6 +363,9 @@ func TestQuarantineHidesFromChanges(t *testing.T) {
 				h.do(404, "DELETE", at, nil)
 			}
 			h.do(404, "PATCH", "/acr/v1/alone", []byte(`{"writeEnabled":false}`))
+			if a := admin.do(200, "GET", "/acr/v1/alone", nil); !strings.Contains(string(a.body), `"writeEnabled":true`) {
+				t.Errorf("who does not see it has locked it: %s", a.body)
+			}
 			admin.do(200, "PATCH", "/acr/v1/"+at, []byte(`{"deleteEnabled":true}`))
 		}
 		seen = h.image("beside", "seen", "beside")

@@ -340,3 +340,27 @@ func TestJoining(t *testing.T) {
 		}
 	})
 }
+
+// TestSubnetIsGivenAGroupThatGoes: a security group that is deleted while a subnet is given it is deleted before, or not at all.
+func TestSubnetIsGivenAGroupThatGoes(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		const rules, subnet = nets + "/networkSecurityGroups/rules" + version, nets + "/virtualNetworks/net/subnets/default" + version
+		for range 25 {
+			b.Must(t, 201, "PUT", rules, `{"location":"westus"}`)
+			var given, gone int
+			var wait sync.WaitGroup
+			wait.Go(func() {
+				given = b.Call("owner", "PUT", subnet, `{"properties":{"addressPrefix":"10.0.0.0/24","networkSecurityGroup":{"id":"`+nets+`/networkSecurityGroups/rules"}}}`).StatusCode
+			})
+			wait.Go(func() { gone = b.Call("owner", "DELETE", rules, "").StatusCode })
+			wait.Wait()
+			if (given < 300) == (gone < 300) {
+				t.Fatalf("the subnet is given the group: %d, and the group is deleted: %d", given, gone)
+			}
+			b.Must(t, 200, "PUT", subnet, `{"properties":{"addressPrefix":"10.0.0.0/24"}}`)
+			if gone >= 300 {
+				b.Must(t, 200, "DELETE", rules, "")
+			}
+		}
+	})
+}
