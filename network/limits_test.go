@@ -159,6 +159,7 @@ func TestRefusedByHTTP(t *testing.T) {
 	}{
 		{plain, "GET / HTTP/1.1\r\n\r\n", "plain request"},
 		{plain, hello[:20], "plain request"}, // and nothing more
+		{plain, hello + "GET / HTTP/1.1\r\n\r\n", "plain request"},
 		{plain, "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "plain request"},
 		{plain, "GET / HTTP/1.1\r\nHost: a\r\nExpect: else\r\n\r\n", "plain request"},
 		{secure, hello, "secure tls"},
