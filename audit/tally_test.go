@@ -55,6 +55,20 @@ func TestTally(t *testing.T) {
 	}
 }
 
+// A tally keeps as many addresses apart as it is told.
+func TestTallyOfFew(t *testing.T) {
+	var got []string
+	tally := NewTally(func(r Record) { got = append(got, fmt.Sprint(r.Source.Address, " ", r.Count)) }, time.Now, 2)
+	for _, address := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.1"} {
+		tally.Refused(address, Record{Kind: Decision, Rule: "dns", Source: Source{Address: address}})
+	}
+	tally.flush(true)
+	slices.Sort(got)
+	if want := []string{"192.0.2.1 1", "192.0.2.1 1", "192.0.2.2 1", "192.0.2.3 1", "others 1"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
 // What one host refuses itself from many addresses does not hide what others do meanwhile: each rule of each zone and registry is still on record, and logins have their own share. An IPv6 network is one
 // address.
 func TestTallyFlood(t *testing.T) {

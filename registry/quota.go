@@ -62,11 +62,11 @@ func (s *Service) bounded(ctx context.Context, u *upload, part io.Reader, ends b
 	if s.quota.most == 0 || part == nil {
 		return part, func() {}
 	}
-	r := &boundedReader{ctx: ctx, Reader: part, s: s, registry: u.c.Registry, came: u.Offset(), ends: ends}
+	r := &boundedReader{ctx: ctx, Reader: part, s: s, registry: u.c.Registry, ends: ends}
 	if ends {
+		r.came = u.Offset()
 		return r, func() {}
 	}
-	r.came = 0
 	return r, r.done
 }
 

@@ -67,22 +67,15 @@ func (s *Server) asked(r *http.Request) (row meta.RegistryRow, peer *network.Pee
 // regional refuses requests for a data host of a region that the registry is not in. Whom the network does not let in is told by next what everybody is told.
 func (s *Server) regional(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		t := s.hosts.Lookup(r.Host)
-		if t.Role != network.DataHost {
+		t, peer := s.hosts.Lookup(r.Host), s.doors.Peer(r)
+		if t.Role != network.DataHost || peer.Kind == network.Private && peer.Endpoint == "" { // a static listener serves its registry under any name
 			next.ServeHTTP(w, r)
 			return
 		}
-		row, peer, err := s.asked(r)
-		static := peer.Kind == network.Private && peer.Endpoint == "" // it serves its registry under any name
-		if static || errors.Is(err, meta.ErrNotFound) || err == nil && network.Enter(row, peer) != nil {
-			next.ServeHTTP(w, r)
-			return
-		}
-		there := false
-		if err == nil {
-			there, err = s.hasRegion(r.Context(), t)
-		}
+		row, there, err := s.region(r.Context(), t)
 		switch {
+		case errors.Is(err, meta.ErrNotFound) || err == nil && network.Enter(row, peer) != nil:
+			next.ServeHTTP(w, r)
 		case err != nil:
 			s.log.Error("a registry's regions could not be read", "registry", t.Registry, "error", err)
 			refuse(w, t.Role, fault.New(fault.Unavailable, "The registry's regions could not be read. Try again in a moment."))

@@ -90,9 +90,9 @@ func (s *Server) reconcileDoors(ctx context.Context) error {
 	want, limits := o.wantedEndpoints(all, clashes)
 	s.closeEndpoints(func(d *endpointDoor) bool { return slices.Contains(want, d.want) && d.bound() })
 	s.cutEndpoints(o, open)
-	own, had := machine(), slices.Clone(s.endpointDoors)
+	own := machine()
 	for i, w := range want {
-		if unread == nil || slices.ContainsFunc(had, func(d *endpointDoor) bool { return d.want == w }) {
+		if unread == nil || slices.ContainsFunc(s.endpointDoors, func(d *endpointDoor) bool { return d.want == w }) {
 			s.openEndpoint(ctx, w, limits[i], own)
 		}
 	}

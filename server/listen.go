@@ -177,6 +177,23 @@ func (s *Server) equip(l *listener) {
 	l.handler = &front{hosts: s.hosts, door: l.door, log: s.log, management: s.rooms.management, data: s.regional(s.checked(s.rooms.data)), metrics: s.metrics, limits: &s.limits, live: s.rooms.lease.Valid, label: s.label, refused: s.refusedAt}
 }
 
+// startable serves the doors and resolvers that are open, and says by what later ones are started; nil: nothing is served, and nothing can be reloaded.
+func (s *Server) startable(start func(serve func() error)) {
+	s.endpointsMu.Lock()
+	defer s.endpointsMu.Unlock()
+	if start != nil {
+		for _, l := range s.doorsNow() {
+			start(func() error { return l.door.Serve(l.handler) })
+		}
+		for _, r := range s.resolvers {
+			r.serve(start)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.start = start
+}
+
 // closeDoors closes listeners that serve nothing yet.
 func (s *Server) closeDoors() error {
 	var errs []error

@@ -405,23 +405,6 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// startable serves the doors and resolvers that are open, and says by what later ones are started; nil: nothing is served, and nothing can be reloaded.
-func (s *Server) startable(start func(serve func() error)) {
-	s.endpointsMu.Lock()
-	defer s.endpointsMu.Unlock()
-	if start != nil {
-		for _, l := range s.doorsNow() {
-			start(func() error { return l.door.Serve(l.handler) })
-		}
-		for _, r := range s.resolvers {
-			r.serve(start)
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.start = start
-}
-
 // drain closes all doors together; the administrator's last, which says meanwhile that the server is stopping. Requests that are cut off at its end are no failure of the stop.
 func (s *Server) drain(ctx context.Context) {
 	var wg sync.WaitGroup

@@ -4,12 +4,10 @@ package network_test
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,7 +15,6 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -409,176 +406,6 @@ func (c *closed) through(t *testing.T, proxy, tunnel, tlsName, ask string) strin
 	return string(b)
 }
 
-// ask asks a resolver; the answer as text: code, then addresses.
-func ask(t *testing.T, network, address, name string, kind uint16) string {
-	t.Helper()
-	said, err := askFrom(t, "", network, address, name, kind)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return said
-}
-
-// askFrom is ask from an address of this machine.
-func askFrom(t *testing.T, from, network, address, name string, kind uint16) (string, error) {
-	t.Helper()
-	q := new(dns.Msg)
-	q.SetQuestion(dns.Fqdn(name), kind)
-	dialer := &net.Dialer{Timeout: 10 * time.Second}
-	switch {
-	case from != "" && network == "udp":
-		dialer.LocalAddr = &net.UDPAddr{IP: net.ParseIP(from)}
-	case from != "":
-		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
-	}
-	a, _, err := (&dns.Client{Net: network, Dialer: dialer, Timeout: 10 * time.Second}).Exchange(q, address)
-	if err != nil {
-		return "", err
-	}
-	var all []string
-	for _, r := range a.Answer {
-		switch r := r.(type) {
-		case *dns.A:
-			all = append(all, r.A.String())
-		default:
-			all = append(all, dns.TypeToString[r.Header().Rrtype])
-		}
-	}
-	if a.RecursionAvailable {
-		t.Error("recursion is offered")
-	}
-	return strings.TrimSpace(dns.RcodeToString[a.Rcode] + " " + strings.Join(all, ",")), nil
-}
-
-func (c *closed) names(t *testing.T) {
-	const suffix = ".azurecr.localhost"
-	for _, q := range []struct {
-		at, name string
-		kind     uint16
-		want     string
-	}{
-		{c.dns, "factory" + suffix, dns.TypeA, "NOERROR 127.20.1.4"},
-		{c.dns, "FACTORY" + suffix, dns.TypeA, "NOERROR 127.20.1.4"},
-		{c.dns, "factory.privatelink" + suffix, dns.TypeA, "NOERROR 127.20.1.4"},
-		{c.dns, "factory.centralus.data" + suffix, dns.TypeA, "NOERROR 127.20.1.5"},
-		{c.dns, "factory.centralus.data.privatelink" + suffix, dns.TypeA, "NOERROR 127.20.1.5"},
-		{c.dns, "factory.westus.data" + suffix, dns.TypeA, "NXDOMAIN"},
-		{c.dns, "factory" + suffix, dns.TypeAAAA, "NOERROR"},
-		{c.dns, "factory" + suffix, dns.TypeTXT, "NOERROR"},
-		{c.dns, "others" + suffix, dns.TypeA, "NOERROR 192.0.2.80"},
-		{c.dns, "nobody" + suffix, dns.TypeA, "NXDOMAIN"},
-		{c.dns, "azurecr.localhost", dns.TypeSOA, "NOERROR SOA"},
-		{c.dns, "azurecr.localhost", dns.TypeNS, "NOERROR"},
-		{c.dns, "azurecr.localhost", dns.TypeANY, "NOERROR SOA"},
-		{c.dns, "factory" + suffix, dns.TypeANY, "NOERROR 127.20.1.4"},
-		{c.dns, "factory" + suffix, dns.TypeHTTPS, "NOERROR"},
-		{c.dns, "data" + suffix, dns.TypeA, "NOERROR"},
-		{c.dns, "centralus.data" + suffix, dns.TypeA, "NOERROR"},
-		{c.dns, "privatelink" + suffix, dns.TypeA, "NOERROR"},
-		{c.dns, "data.privatelink" + suffix, dns.TypeA, "NOERROR"},
-		{c.dns, "centralus.data.privatelink" + suffix, dns.TypeA, "NOERROR"},
-		{c.dns, "x.centralus.data" + suffix, dns.TypeA, "NXDOMAIN"},
-		{c.dns, "x.factory" + suffix, dns.TypeA, "NXDOMAIN"},
-		{c.dns, "factory.data" + suffix, dns.TypeA, "NOERROR"},
-		{c.dns, "*" + suffix, dns.TypeA, "NXDOMAIN"},
-		{c.dns, "factory\\000" + suffix, dns.TypeA, "NXDOMAIN"},
-		{c.dns, "factory\\.x" + suffix, dns.TypeA, "NXDOMAIN"},
-		{c.dns, "localhost", dns.TypeA, "REFUSED"},
-		{c.dns, ".", dns.TypeNS, "REFUSED"},
-		{c.dns, "xazurecr.localhost", dns.TypeA, "REFUSED"},
-		{c.dns, "factory" + suffix + ".example.com", dns.TypeA, "REFUSED"},
-		{c.dns, strings.Repeat(strings.Repeat("x", 63)+".", 3) + "azurecr.localhost", dns.TypeA, "NXDOMAIN"},
-		{c.dns, "example.com", dns.TypeA, "REFUSED"},
-		{c.dnsPublic, "factory" + suffix, dns.TypeA, "NOERROR 192.0.2.80"},
-		{c.dnsPublic, "factory.privatelink" + suffix, dns.TypeA, "NXDOMAIN"},
-		{c.dnsPublic, "nobody.privatelink" + suffix, dns.TypeA, "NXDOMAIN"},
-	} {
-		for _, network := range []string{"udp", "tcp"} {
-			if got := ask(t, network, q.at, q.name, q.kind); got != q.want {
-				t.Errorf("%s %s %s at %s: %q, want %q", network, dns.TypeToString[q.kind], q.name, q.at, got, q.want)
-			}
-		}
-	}
-	// At the network's address, who is not among its clients is told what everybody is.
-	for name, want := range map[string]string{"factory": "NOERROR 192.0.2.80", "factory.privatelink": "NXDOMAIN", "nobody": "NXDOMAIN"} {
-		for _, network := range []string{"udp", "tcp"} {
-			if got, err := askFrom(t, "127.0.0.9", network, c.dns, name+suffix, dns.TypeA); got != want {
-				t.Errorf("%s %s asked by a stranger: %q, %v, want %q", network, name, got, err, want)
-			}
-		}
-	}
-	for _, kind := range []uint16{dns.TypeAXFR, dns.TypeIXFR} {
-		if got := ask(t, "tcp", c.dns, "azurecr.localhost", kind); got != "REFUSED" {
-			t.Errorf("a transfer: %q", got)
-		}
-	}
-	c.strange(t)
-}
-
-// strange: messages that are no questions get no more than an error, and none at all where an answer would be answered.
-func (c *closed) strange(t *testing.T) {
-	message := func(change func(m *dns.Msg)) []byte {
-		m := new(dns.Msg)
-		m.SetQuestion("factory.azurecr.localhost.", dns.TypeA)
-		change(m)
-		b, err := m.Pack()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	plain := message(func(*dns.Msg) {})
-	loop := slices.Concat(plain[:12], []byte{0xc0, 12, 0, 1, 0, 1})
-	for what, w := range map[string]struct {
-		message []byte
-		want    int // -1: nothing
-	}{
-		"a question":     {plain, dns.RcodeSuccess},
-		"an answer":      {message(func(m *dns.Msg) { m.Response = true }), -1},
-		"two questions":  {message(func(m *dns.Msg) { m.Question = append(m.Question, m.Question[0]) }), dns.RcodeFormatError},
-		"no question":    {message(func(m *dns.Msg) { m.Question = nil }), dns.RcodeFormatError},
-		"an update":      {message(func(m *dns.Msg) { m.Opcode = dns.OpcodeUpdate }), dns.RcodeNotImplemented},
-		"a notification": {message(func(m *dns.Msg) { m.Opcode = dns.OpcodeNotify }), dns.RcodeNotImplemented},
-		"the server's name": {message(func(m *dns.Msg) {
-			m.Question[0] = dns.Question{Name: "version.bind.", Qtype: dns.TypeTXT, Qclass: dns.ClassCHAOS}
-		}), dns.RcodeRefused},
-		"any class":           {message(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassANY }), dns.RcodeRefused},
-		"recursion asked for": {message(func(m *dns.Msg) { m.Question[0].Name = "example.com."; m.RecursionDesired = true }), dns.RcodeRefused},
-		"a large EDNS buffer": {message(func(m *dns.Msg) { m.SetEdns0(65535, true) }), dns.RcodeSuccess},
-		"a version of EDNS that is not there": {message(func(m *dns.Msg) {
-			m.SetEdns0(1232, false)
-			m.IsEdns0().SetVersion(1)
-		}), dns.RcodeBadVers},
-		"a name that is itself": {loop, dns.RcodeFormatError},
-		"half a question":       {plain[:20], dns.RcodeFormatError},
-		"half a header":         {plain[:7], -1},
-	} {
-		conn, err := net.Dial("udp", c.dns)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = conn.Write(w.message)
-		if w.want < 0 { // what is asked after it is answered first
-			_, _ = conn.Write(message(func(m *dns.Msg) { m.Id = 4711 }))
-		}
-		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-		b := make([]byte, 65535)
-		n, err := conn.Read(b)
-		var a dns.Msg
-		if err == nil {
-			err = a.Unpack(b[:n])
-		}
-		var q dns.Msg
-		if q.Unpack(w.message) == nil && w.want >= 0 && (q.IsEdns0() == nil) != (a.IsEdns0() == nil) {
-			t.Errorf("%s: whether it has EDNS is not answered in kind: %v", what, &a)
-		}
-		if err != nil || w.want >= 0 && a.Rcode != w.want || w.want < 0 && a.Id != 4711 || n > dns.MinMsgSize {
-			t.Errorf("%s: %v, %d bytes, %v", what, err, n, &a)
-		}
-		_ = conn.Close()
-	}
-}
-
 // reuse: what is deleted is not reached any more, nor named, and its address serves its next endpoint's registry alone. Pulls that race with the change are whole and
 // before it, or not there.
 func (c *closed) reuse(t *testing.T, plain, aws string) {
@@ -619,87 +446,4 @@ func (c *closed) reuse(t *testing.T, plain, aws string) {
 			t.Errorf("the next endpoint at the address answers %.200q, want %s", got, want)
 		}
 	}
-}
-
-// A connection that is kept alive and was served before is not served after the public side is closed, and a download under way is cut, with its bytes on record.
-func TestCloseCutsPublic(t *testing.T) {
-	h := newHouse(t, "")
-	h.CreateRegistry("factory", instance.J{"anonymousPullEnabled": true})
-	big := bytes.Repeat([]byte("0123456789abcdef"), 4<<20)
-	if _, err := h.PushImage("factory", "app", "v1", big); err != nil {
-		t.Fatal(err)
-	}
-	token := h.bearer("factory")
-	pusher, _, err := h.RegistryToken("https://"+h.LoginServer("factory"), h.LoginServer("factory"), h.ClientID, h.ClientSecret, "repository:app:pull,push")
-	if err != nil {
-		t.Fatal(err)
-	}
-	open := func() (net.Conn, *bufio.Reader) {
-		c, err := dial("127.0.0.1", h.Listening(t).Public)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := tls.Client(c, &tls.Config{ServerName: "factory.azurecr.localhost", InsecureSkipVerify: true})
-		return s, bufio.NewReader(s)
-	}
-	request := func(path string) string {
-		return "GET " + path + " HTTP/1.1\r\nHost: factory.azurecr.localhost\r\nAuthorization: Bearer " + token + "\r\n\r\n"
-	}
-	idle, in := open()
-	_, _ = io.WriteString(idle, request("/v2/app/manifests/v1"))
-	if got := answer(in); got != http.StatusOK {
-		t.Fatal(got)
-	}
-	flight, from := open()
-	_, _ = io.WriteString(flight, request("/v2/app/blobs/"+instance.Digest(big)))
-	if _, err := io.ReadFull(from, make([]byte, 1<<20)); err != nil {
-		t.Fatal(err)
-	}
-	stranger, hears := open()
-	_, _ = io.WriteString(stranger, ping("factory.azurecr.localhost"))
-	if got := answer(hears); got != http.StatusUnauthorized {
-		t.Fatal(got)
-	}
-	const small = "what is pushed meanwhile"
-	begun, err := h.OCI("factory", "app", http.MethodPost, "/v2/app/blobs/uploads/", nil)
-	if err != nil || begun.Status != http.StatusAccepted {
-		t.Fatal(begun, err)
-	}
-	_, location, _ := strings.Cut(begun.Header.Get("Location"), "/v2/")
-	push, pushed := open()
-	_, _ = fmt.Fprintf(push, "PUT /v2/%s?digest=%s HTTP/1.1\r\nHost: factory.azurecr.localhost\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n",
-		location, instance.Digest([]byte(small)), pusher, len(small))
-	if line, err := pushed.ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") { // it is being read
-		t.Fatal(line, err)
-	}
-	_, _ = io.WriteString(push, small[:5])
-	h.Lock("factory")
-	_, _ = io.WriteString(push, small[5:])
-	_, _ = pushed.ReadString('\n') // the rest of the interim answer
-	if got := answer(pushed); got != 0 {
-		t.Errorf("an upload that was under way is answered %d", got)
-	}
-	for what, c := range map[string]*bufio.Reader{"without a login": hears, "that was served": in} {
-		if b, err := c.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("a connection %s stands after the public side was closed: %q, %v", what, b, err)
-		}
-	}
-	_, _ = io.WriteString(idle, request("/v2/app/manifests/v1"))
-	if got := answer(in); got == http.StatusOK {
-		t.Error("an idle connection was served after the public side was closed")
-	}
-	// The end may be a reset or the end of the TLS stream, whichever side of the server was first; content stops short of its Content-Length in either case.
-	if n, _ := io.Copy(io.Discard, from); n+1<<20 >= int64(len(big)) {
-		t.Errorf("the download went on: %d bytes more", n)
-	}
-	if a := h.Patch("factory", instance.J{"publicNetworkAccess": "Enabled", "policies": instance.J{"exportPolicy": instance.J{"status": "enabled"}}}); a.Status != http.StatusOK {
-		t.Fatal(a)
-	}
-	if a, err := h.OCI("factory", "app", http.MethodHead, "/v2/app/blobs/"+instance.Digest([]byte(small)), nil); err != nil || a.Status != http.StatusNotFound {
-		t.Errorf("what was pushed meanwhile is there: %d, %v", a.Status, err)
-	}
-	h.Recorded(t.Context(), "a download that was cut", func(r map[string]any) bool {
-		n, _ := r["bytes"].(float64)
-		return r["outcome"] == "aborted" && n >= 1<<20 && n < float64(len(big))
-	})
 }

@@ -79,8 +79,7 @@ func (a *admission) subnet(s *subnet, at string) {
 	a.names = append(a.names, s.Name)
 	a.refuse(a.prefix(s), at+".properties.addressPrefix")
 	// A group that has been deleted since does not keep the network from being written.
-	was := find(a.was, a.id, a.id.Child("subnets", s.Name).Key())
-	if g := s.Properties.Group; g != nil && (was == nil || was.Properties.Group == nil || !strings.EqualFold(was.Properties.Group.ID, g.ID)) {
+	if g := newGroup(a.was, a.id, s); g != nil {
 		id, err := name.ParseResourceID(g.ID)
 		if err != nil || !strings.EqualFold(id.Type(), securityGroups) || !a.w.Get(id, nil) {
 			a.refuse(noGroup(g.ID, a.id.Child("subnets", s.Name).String()), at+".properties.networkSecurityGroup.id")

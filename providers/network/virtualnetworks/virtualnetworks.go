@@ -106,10 +106,19 @@ func apply(tx *arm.Tx, c arm.Change[document]) error {
 	return nil
 }
 
+// newGroup is the security group that a subnet names newly; nil: none.
+func newGroup(was *document, network name.ResourceID, s *subnet) *ref {
+	g := s.Properties.Group
+	if before := find(was, network, network.Child("subnets", s.Name).Key()); g == nil || before != nil && before.Properties.Group != nil && strings.EqualFold(before.Properties.Group.ID, g.ID) {
+		return nil
+	}
+	return g
+}
+
 // keepGroup holds the row of a security group that a subnet names newly, so that it is deleted before, or not while the subnet names it.
 func keepGroup(tx *arm.Tx, c arm.Change[document], s *subnet) error {
-	g := s.Properties.Group
-	if was := find(c.Was, c.ID, c.ID.Child("subnets", s.Name).Key()); g == nil || was != nil && was.Properties.Group != nil && strings.EqualFold(was.Properties.Group.ID, g.ID) {
+	g := newGroup(c.Was, c.ID, s)
+	if g == nil {
 		return nil
 	}
 	id, err := name.ParseResourceID(g.ID)
